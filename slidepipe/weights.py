@@ -12,6 +12,7 @@ import codecs
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,8 +207,10 @@ def read_checkpoint(path: Path) -> Any:
             kind = "is a web page, not weights"
         raise WeightsError(f"{path}: the file {kind}; get the weights again")
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file rather than a path: torch goes by the name's ending where it is given one.
+        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # read or refused all the same
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise WeightsError(
@@ -274,9 +277,9 @@ def network_state(checkpoint: Any, path: Path, entry: str | None = None) -> Stat
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     """Say in words which network a state dict is, from its keys and shapes."""
     patch = next((value for key, value in state.items() if key.endswith("patch_embed.proj.weight")), None)
-    if patch is not None and patch.ndim == 4:
+    blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
+    if patch is not None and patch.ndim == 4 and blocks:
         width, _, patch_px, _ = patch.shape
-        blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
         name = f"ViT-{WIDTHS[width]}" if width in WIDTHS else "a vision transformer"
         return f"{name}/{patch_px} ({width} wide, patch {patch_px}, {len(blocks)} blocks)"
     for key, name in (
