@@ -1,14 +1,14 @@
 """Writes whole-slide scans that OpenSlide opens: Aperio-style TIFF (``.svs``) and MIRAX (``.mrxs`` + folder).
 
-Both writers ask a callable for one encoded JPEG tile after another and never hold the slide, so a scan of any size can be
-written. Tiles with the same bytes are stored once and pointed at from every place they stand.
+Both writers ask a callable for one encoded JPEG tile after another and never hold the slide, so a scan of any size can
+be written. Tiles with the same bytes are stored once and pointed at from every place they stand.
 """
 
 import configparser
 import hashlib
 import io
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +40,8 @@ def shrink(rgb: UInt8Array, factor: int) -> UInt8Array:
     """Average whole ``factor`` x ``factor`` squares of uint8 (H, W, 3); a rest at the right and below is dropped."""
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
     squares = rgb[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    return np.rint(squares.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+    mean: npt.NDArray[np.float32] = squares.mean(axis=(1, 3), dtype=np.float32)
+    return np.rint(mean).astype(np.uint8)
 
 
 def image_tiles(
@@ -216,7 +217,8 @@ def _write_directory(file: BinaryIO, entries: list[_Entry], link: int, big: bool
         count = len(data) // _TYPE_BYTES[kind]
         if len(data) > inline:
             file.write(b"\0" * (file.tell() % 2))  # offsets in a TIFF are even
-            data, where = b"", (file.tell(), file.write(data))[0]
+            where = file.tell()
+            file.write(data)
             data = struct.pack(f"<{word}", where)
         records += struct.pack(f"<HH{word}", tag, kind, count) + data.ljust(inline, b"\0")
     file.write(b"\0" * (file.tell() % 2))
@@ -250,8 +252,8 @@ def write_mirax(
     Args:
         path: ends in ``.mrxs``.
         grid: columns and rows of level-0 tiles on the whole canvas.
-        tiles: gives every tile. A tile of level i covers ``factors[i]`` x ``factors[i]`` level-0 tiles; it should be None
-            where none of them was scanned.
+        tiles: gives every tile. A tile of level i covers ``factors[i]`` x ``factors[i]`` level-0 tiles; it should be
+            None where none of them was scanned.
         mpp: micrometres a pixel of level 0.
         factors: downsample of each level, powers of two, the first 1.
         tile_px: side of the tiles, a multiple of the largest factor.
@@ -272,11 +274,11 @@ def write_mirax(
     slide_id = hashlib.blake2b(path.name.encode(), digest_size=16).hexdigest().upper()
     columns, rows = grid
     positions = bytearray(9 * columns * rows)
-    levels: list[list[tuple[int, int, int, int]]] = []
+    levels: list[list[tuple[int, ...]]] = []
     data = _DataFiles(folder, slide_id, tile_px, data_file_bytes)
     with data:
         for level, factor in enumerate(factors):
-            items = []
+            items: list[tuple[int, ...]] = []
             for row in range(-(-rows // factor)):
                 for column in range(-(-columns // factor)):
                     jpeg = tiles(level, column, row)
@@ -337,15 +339,13 @@ class _DataFiles:
         return offset, len(blob), self.count - 1
 
 
-def _mirax_index(
-    slide_id: str, levels: list[list[tuple[int, int, int, int]]], position_place: tuple[int, int, int]
-) -> bytes:
+def _mirax_index(slide_id: str, levels: list[list[tuple[int, ...]]], position_place: tuple[int, int, int]) -> bytes:
     head = b"01.02" + slide_id.encode()
     hier_table = len(head) + 8
     nonhier_table = hier_table + 4 * len(levels)
     index = bytearray(head + struct.pack("<ii", hier_table, nonhier_table) + b"\0" * (4 * len(levels) + 4))
-    pages: Iterator[list[tuple[int, ...]]] = iter([*map(list, levels), [(0, 0, *position_place)]])
-    for number, items in enumerate(pages):
+    position_items: list[tuple[int, ...]] = [(0, 0, *position_place)]
+    for number, items in enumerate([*levels, position_items]):
         record = len(index)
         struct.pack_into("<i", index, hier_table + 4 * number, record)
         index += struct.pack("<ii", 0, record + 8)  # no items on the first page, then the page that follows
