@@ -1,3 +1,47 @@
-"""slidepipe: from a folder of palynology slide scans to fossil counts per genus and depth."""
+"""slidepipe: from a folder of palynology slide scans to fossil counts per genus and depth.
+
+In a notebook ``slidepipe.run(well, out, reference=...)`` does what the command does, and ``slidepipe.open_results(out)`` gives
+the tables as data frames and the crops and embeddings by object.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slidepipe.results import Results
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "open_results", "run"]
+
+
+def run(well: Path | str, out: Path | str, *, config: Path | str | None = None, **settings: Any) -> "Results":
+    """Count the fossils of a well, as ``slidepipe run`` does, and open the results.
+
+    Args:
+        well: a folder of slides, one slide, or a text file with the path of a slide a line.
+        out: the RESULTS folder. The same call again resumes, and does nothing where all is done.
+        config: a YAML file of settings.
+        settings: laid over the file: ``reference``, ``mpp``, ``plugins``; ``backbone``, ``head``, ``detector`` by name;
+            ``weights``, ``views``, ``alpha``, ``device``, ``workers``, ``scheduler``, ``on_error``; or any setting of the YAML
+            with ``__`` for its dots (``crops__margin=0.2``).
+
+    Raises:
+        SlidepipeError: bad input or settings. Slides that fail do not raise: see ``failures`` of the results.
+    """
+    from slidepipe.config import load_config, overrides_from_names
+    from slidepipe.flow import run_well
+    from slidepipe.results import Results
+
+    chosen = load_config(None if config is None else Path(config), overrides_from_names(settings))
+    return Results(run_well(Path(well), Path(out), chosen).results)
+
+
+def open_results(path: Path | str) -> "Results":
+    """Open a RESULTS folder.
+
+    Raises:
+        ResultsError: it holds no finished results.
+    """
+    from slidepipe.results import Results
+
+    return Results(path)

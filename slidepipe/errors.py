@@ -18,6 +18,10 @@ class SlideError(SlidepipeError):
     """One slide cannot be opened or used (the run goes on without it)."""
 
 
+class ResolutionError(SlideError):
+    """A scan's resolution is missing or cannot be right; the user gives it, so the run does not start."""
+
+
 class RegionError(SlideError):
     """One region of a slide cannot be read (the rest of the slide can)."""
 

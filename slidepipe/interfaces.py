@@ -100,7 +100,9 @@ class Detector(Protocol):
     align_px: int
     """Regions start on multiples of this many region pixels, counted from the corner of the scan's bounds."""
 
-    def detect(self, region: Region) -> Detections: ...
+    def detect(self, region: Region) -> Detections:
+        """All objects of the region, those in the halo too."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class Head(Protocol):
         """Learn from the reference set: float32 (M, D) and one genus a row; ``alpha`` is the accepted share of missed fossils."""
         ...
 
-    def predict(self, embeddings: Float32Array) -> Decisions: ...
+    def predict(self, embeddings: Float32Array) -> Decisions:
+        """Decide on float32 (N, D); N may be 0."""
+        ...
 
 
 SettingsDict = dict[str, Any]

@@ -1,0 +1,174 @@
+"""The command line: thin, and quick to start. What a command needs is imported when it runs."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slidepipe import __version__
+from slidepipe.errors import SlidepipeError
+
+EXISTING = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one line and exit status 2; ``--debug`` shows where it came from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlidepipeError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"slidepipe: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("slidepipe: stopped. What is finished is kept: give the same command again to go on", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="slidepipe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """From a folder of palynology slide scans to fossil counts per genus and depth."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="slidepipe: %(message)s")
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option(
+                "--config", type=EXISTING, metavar="FILE", help="Settings (YAML); options given here go before it."
+            ),
+            click.option("--reference", type=EXISTING, metavar="DIR", help="Labelled crops, one folder a genus."),
+            click.option("--backbone", metavar="NAME", help="Backbone: see 'slidepipe plugins list'."),
+            click.option("--weights", type=EXISTING, metavar="FILE", help="The backbone's weights."),
+            click.option(
+                "--views", type=click.Choice(["1", "8"]), help="Average embeddings over 1 view or 8 flips and turns."
+            ),
+            click.option("--head", metavar="NAME", help="Head: see 'slidepipe plugins list'."),
+            click.option(
+                "--alpha", type=float, metavar="X", help="Share of a genus's fossils that may be left unknown."
+            ),
+            click.option("--detector", metavar="NAME", help="Detector: see 'slidepipe plugins list'."),
+            click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+            click.option(
+                "--mpp", type=float, metavar="X", help="Micrometres a pixel, where the scan does not say or is wrong."
+            ),
+            click.option("--workers", type=int, metavar="N", help="Worker processes; one a core if not given."),
+            click.option(
+                "--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT or a scheduler FILE.json."
+            ),
+            click.option(
+                "--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="A plugin file to load."
+            ),
+            click.option(
+                "--on-error", type=click.Choice(["continue", "stop"]), help="What to do at a slide that fails."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("well", type=EXISTING)
+@click.option(
+    "--out", required=True, type=EXISTING, metavar="RESULTS", help="Folder for the results; used again if it is there."
+)
+@_run_options
+@click.pass_context
+def run(ctx: click.Context, /, well: Path, out: Path, config: Path | None, **settings: Any) -> None:
+    """Count the fossils of WELL: a folder of slide scans, one scan, or a list of scans (.txt)."""
+    from slidepipe.config import load_config, overrides_from_names
+    from slidepipe.flow import run_well
+    from slidepipe.progress import Progress
+
+    settings["plugins"] = [str(path) for path in settings["plugins"]] or None
+    settings["views"] = int(settings["views"]) if settings["views"] else None
+    summary = run_well(well, out, load_config(config, overrides_from_names(settings)), Progress())
+    click.echo(_told(summary))
+    ctx.exit(summary.exit_status)
+
+
+def _told(summary: Any) -> str:
+    done = summary.slides - len(summary.failed)
+    lines = [
+        f"{done} of {summary.slides} slides analysed: {summary.objects} objects, {summary.accepted} of a known genus"
+        + ("" if summary.redone else " (nothing was left to do)")
+    ]
+    if summary.failed:
+        lines.append(f"failed: {', '.join(summary.failed)}")
+    if summary.partial:
+        lines.append(f"partial: {', '.join(summary.partial)}")
+    if summary.exit_status:
+        lines.append(
+            f"reasons in {summary.results / 'failures.csv'}; give the same command again to try these once more"
+        )
+    lines.append(f"counts by sample: {summary.results / 'counts.csv'}")
+    return "\n".join(lines)
+
+
+@main.command()
+@click.argument("slide", type=EXISTING)
+@click.option("--mpp", type=float, metavar="X", help="Micrometres a pixel, where the scan does not say or is wrong.")
+def info(slide: Path, mpp: float | None) -> None:
+    """Say what slidepipe sees in a scan: size, resolution, scanned part, sample."""
+    from slidepipe.errors import ResolutionError
+    from slidepipe.slide import read_meta
+    from slidepipe.well import discover
+
+    sample = discover(slide)[0].sample
+    missing = ""
+    try:
+        meta = read_meta(slide, mpp)
+    except ResolutionError as error:
+        meta, missing = read_meta(slide, 1.0), str(error)
+    bounds = meta.bounds
+    area_mm2 = bounds.width * bounds.height * meta.mpp_x * meta.mpp_y * 1e-6
+    depth = "not in the name" if sample.depth_m is None else f"{sample.depth_m.normalize():f} m"
+    rows = [
+        ("slide", str(slide)),
+        ("format", meta.vendor),
+        ("size", f"{meta.width_px} x {meta.height_px} px"),
+        ("resolution", "unknown" if missing else f"{meta.mpp_x:g} x {meta.mpp_y:g} um a pixel"),
+        (
+            "scanned part",
+            f"{bounds.width} x {bounds.height} px at {bounds.x0}, {bounds.y0}"
+            + ("" if missing else f" ({area_mm2:.1f} mm2)"),
+        ),
+        ("objective", "unknown" if meta.objective_power is None else f"{meta.objective_power:g}x"),
+        ("background", "#{:02x}{:02x}{:02x}".format(*meta.background)),
+        ("levels", ", ".join(f"{level.openslide_downsample:g}" for level in meta.levels)),
+        ("focal planes", "one is read (the default plane)"),
+        ("well", sample.well),
+        ("depth", depth),
+        ("sample type", sample.sample_type or "not in the name"),
+    ]
+    for name, value in rows:
+        click.echo(f"{name + ':':14}{value}")
+    if missing:
+        raise SlidepipeError(missing)
+
+
+@main.group()
+def plugins() -> None:
+    """List and check backbones, heads and detectors."""
+
+
+@plugins.command("list")
+def list_plugins() -> None:
+    """List the installed plugins; nothing of them is imported."""
+    from slidepipe.plugins import list_plugins as listed
+
+    rows = [(info.kind, info.name, info.origin, info.error or "") for info in listed()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    for row in rows:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+
+
+if __name__ == "__main__":
+    main()

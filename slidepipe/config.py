@@ -1,0 +1,220 @@
+"""Settings of a run: pydantic models, read from YAML, overridden by the command line; an unknown key is an error.
+
+The models are the one source: ``configs/default.yaml`` is written from them (``python -m slidepipe.config``); a test checks it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slidepipe.errors import SettingsError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneConfig(_Settings):
+    """Which backbone embeds the crops."""
+
+    name: str = Field(
+        "descriptors", description="backbone, as `slidepipe plugins list` shows it, or timm:NAME, hf-hub:OWNER/NAME"
+    )
+    weights: Path | None = Field(None, description="weights file, where the backbone takes one")
+    views: Literal[1, 8] = Field(8, description="average each embedding over 1 view or the 8 flips and quarter turns")
+    batch: int = Field(64, ge=1, description="crops embedded at a time")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
+
+
+class HeadConfig(_Settings):
+    """Which head assigns genera."""
+
+    name: str = Field("knn", description="head, as `slidepipe plugins list` shows it")
+    alpha: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of a genus's fossils that may be left unknown; what is stranger than that is not counted",
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="the head's own settings")
+
+
+class DetectorConfig(_Settings):
+    """Which detector finds objects."""
+
+    name: str = Field("density", description="detector, as `slidepipe plugins list` shows it, or yolo:FILE.onnx")
+    block_px: int = Field(
+        2048, ge=256, le=8192, description="side of a block, detection pixels; results do not depend on it"
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="the detector's own settings")
+
+
+class CropsConfig(_Settings):
+    """How objects are cut from the slide."""
+
+    margin: float = Field(0.1, ge=0, le=1, description="margin on each side of a box, share of its long side")
+    long_side_px: int = Field(
+        256, ge=32, le=2048, description="long side of a stored crop, pixels; smaller objects keep their own"
+    )
+    jpeg_quality: int = Field(92, ge=50, le=100, description="of the stored crops")
+
+
+class RunConfig(_Settings):
+    """Where and how the work is done. None of it changes a result."""
+
+    scheduler: str = Field(
+        "local", description="local (processes), threads (for debugging), tcp://HOST:PORT or a scheduler FILE.json"
+    )
+    workers: int | None = Field(None, ge=1, description="worker processes or threads; empty: one a core")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    on_error: Literal["continue", "stop"] = Field(
+        "continue", description="at a slide that fails: go on with the others, or stop"
+    )
+
+
+class Config(_Settings):
+    """All settings of a run."""
+
+    reference: Path | None = Field(
+        None, description="folder of labelled crops, one folder a genus; one starting with _ is a reject class"
+    )
+    mpp: float | None = Field(
+        None, gt=0, description="micrometres a pixel; empty: what the scan itself or samples.csv says"
+    )
+    plugins: tuple[Path, ...] = Field((), description="plugin files (.py) to load besides the installed ones")
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    detector: DetectorConfig = DetectorConfig()
+    crops: CropsConfig = CropsConfig()
+    run: RunConfig = RunConfig()
+
+
+#: Settings that name files: in a YAML they count from the YAML's own folder.
+_PATHS: tuple[tuple[str, ...], ...] = (("reference",), ("backbone", "weights"))
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read ``path`` (or the defaults) and lay ``overrides`` over it.
+
+    Args:
+        path: a YAML file; None takes the defaults.
+        overrides: dotted setting names to values, such as ``{"head.alpha": 0.2}``; values of None are passed over.
+
+    Raises:
+        SettingsError: the file cannot be read, or a setting is unknown or of the wrong kind.
+    """
+    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    for name, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *folders, last = name.split(".")
+        place = values
+        for folder in folders:
+            if not isinstance(place.setdefault(folder, {}), dict):
+                raise SettingsError(f"{path}: '{folder}' must hold settings, not {place[folder]!r}")
+            place = place[folder]
+        place[last] = value
+    return parse_config(values, str(path) if path is not None else "settings")
+
+
+#: Short names, of the command line's options and of ``slidepipe.run``, for settings that people change often.
+SHORT_NAMES = {
+    "backbone": "backbone.name",
+    "weights": "backbone.weights",
+    "views": "backbone.views",
+    "head": "head.name",
+    "alpha": "head.alpha",
+    "detector": "detector.name",
+    "device": "run.device",
+    "workers": "run.workers",
+    "scheduler": "run.scheduler",
+    "on_error": "run.on_error",
+}
+
+
+def overrides_from_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by keyword (short names, or ``__`` for a dot) as the dotted overrides of :func:`load_config`."""
+    return {SHORT_NAMES.get(name, name.replace("__", ".")): value for name, value in settings.items()}
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> Config:
+    """Check ``values``; :class:`SettingsError` in one line names ``where`` and the first setting that is wrong."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {explain(error, Config)}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation error in one line: which setting, what is wrong, which settings there are."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in first["loc"][:-1]:
+            owner = owner.model_fields[str(part)].annotation
+        known = ", ".join(sorted(owner.model_fields))
+        return f"unknown setting '{place}'. Known here: {known}"
+    return f"setting '{place}' is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def default_yaml() -> str:
+    """``configs/default.yaml``: every setting with its default, unit and meaning."""
+    lines = [
+        "# Every setting of slidepipe with its default. Written from the models in slidepipe/config.py; paths count from this",
+        "# file's folder. A run needs a reference set: give it here or with --reference.",
+    ]
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines += ["", f"# {field.annotation.__doc__}", f"{name}:"]
+            lines += [
+                line
+                for inner, inner_field in field.annotation.model_fields.items()
+                for line in _yaml_setting(
+                    inner, inner_field.description, inner_field.get_default(call_default_factory=True), "  "
+                )
+            ]
+        else:
+            lines += ["", *_yaml_setting(name, field.description, field.get_default(call_default_factory=True), "")]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_setting(name: str, description: str | None, default: object, indent: str) -> list[str]:
+    if isinstance(default, tuple):
+        default = list(default)
+    value = "" if default is None else " " + yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
+    return [f"{indent}# {description}", f"{indent}{name}:{value}"]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}). Check the path given with --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark is not None else ""
+        raise SettingsError(f"{path}: not YAML{place} ({getattr(error, 'problem', None) or error})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: must hold 'setting: value' lines, as configs/default.yaml does")
+    for section, model in ((name, field.annotation) for name, field in Config.model_fields.items()):
+        if isinstance(model, type) and issubclass(model, BaseModel) and values.get(section, 0) is None:
+            values[section] = {}  # a section whose settings are all commented out
+    for *folders, setting in _PATHS:
+        owner: Any = values
+        for folder in folders:
+            owner = owner.get(folder) if isinstance(owner, dict) else None
+        if isinstance(owner, dict) and isinstance(owner.get(setting), str):
+            owner[setting] = str(path.parent / owner[setting])
+    if isinstance(values.get("plugins"), list):
+        values["plugins"] = [str(path.parent / str(plugin)) for plugin in values["plugins"]]
+    return values
+
+
+if __name__ == "__main__":
+    Path(__file__).parent.parent.joinpath("configs", "default.yaml").write_text(default_yaml(), encoding="utf-8")

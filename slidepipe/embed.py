@@ -1,0 +1,116 @@
+"""Embedding: crops of any size through a backbone in batches, averaged over flips and turns, checked.
+
+What an embedding is never depends on how many crops went through together or in which order, up to rounding.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slidepipe.errors import PluginError, SettingsError
+from slidepipe.interfaces import Backbone, Fit, Float32Array, UInt8Array
+from slidepipe.present import present, views
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(device: str) -> str:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
+
+    Raises:
+        SettingsError: a GPU is asked for by name and there is none.
+    """
+    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
+        return "cpu"  # a machine without a driver need not import torch to know
+    import torch
+
+    if not torch.cuda.is_available():
+        if device == "auto":
+            return "cpu"
+        raise SettingsError(f"device {device}: no usable NVIDIA GPU on this machine. Use --device cpu or auto")
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise SettingsError(
+            f"device {device}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0"
+        )
+    return f"cuda:{index}"
+
+
+def embed_crops(
+    backbone: Backbone, crops: Sequence[UInt8Array], names: Sequence[str], view_count: int, batch: int
+) -> Float32Array:
+    """Embed crops with a loaded backbone.
+
+    Args:
+        backbone: after ``load``.
+        crops: N arrays uint8 (h, w, 3), each of its own size.
+        names: N names (object ids or files) for messages.
+        view_count: 1, or 8 to average the embedding over the flips and quarter turns.
+        batch: crops a call; halved when the device runs out of memory.
+
+    Returns:
+        float32 (N, D).
+
+    Raises:
+        PluginError: the backbone returns another shape or type than its contract says, or NaN or infinite values.
+    """
+    fit: Fit = getattr(backbone, "fit", "squeeze")
+    parts: list[Float32Array] = []
+    start = 0
+    while start < len(crops):
+        squares = present(crops[start : start + batch], backbone.input_px, fit)
+        try:
+            embedding = _embed_views(backbone, squares, view_count)
+        except Exception as error:
+            if not _is_out_of_memory(error) or batch == 1:
+                raise
+            batch = max(1, batch // 2)
+            logger.warning("%s: the device ran out of memory; going on with batches of %d", backbone.name, batch)
+            _free_device_memory()
+            continue
+        bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+        if len(bad):
+            raise PluginError(
+                f"{backbone.name}: the embedding of {names[start + bad[0]]} is not finite. Its crop or the weights are bad"
+            )
+        parts.append(embedding)
+        start += len(squares)
+    return np.concatenate(parts) if parts else np.zeros((0, backbone.dim), np.float32)
+
+
+def _embed_views(backbone: Backbone, squares: UInt8Array, view_count: int) -> Float32Array:
+    total: Float32Array | None = None
+    for view in views(squares, view_count):
+        embedding = backbone.embed(view)
+        if (
+            not isinstance(embedding, np.ndarray)
+            or embedding.dtype != np.float32
+            or embedding.shape != (len(squares), backbone.dim)
+        ):
+            shape, dtype = getattr(embedding, "shape", None), getattr(embedding, "dtype", type(embedding).__name__)
+            raise PluginError(
+                f"{backbone.name}: embed gave {dtype} {shape} for {len(squares)} crops; "
+                f"its contract is float32 ({len(squares)}, {backbone.dim})"
+            )
+        total = embedding if total is None else total + embedding
+    if total is None:
+        raise PluginError(f"{backbone.name}: no views to embed")
+    return total / np.float32(view_count)
+
+
+def _has_nvidia_driver() -> bool:
+    return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError, told by name so that a backbone without torch does not import it.
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _free_device_memory() -> None:
+    import torch
+
+    torch.cuda.empty_cache()

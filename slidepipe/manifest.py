@@ -1,0 +1,146 @@
+"""``manifest.json``: what a RESULTS folder was made from and with, and how each slide fared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import slidepipe
+from slidepipe import plugins, store
+from slidepipe.config import Config
+from slidepipe.errors import ResultsError
+from slidepipe.plan import SlideState
+from slidepipe.reference import ImageFolder
+from slidepipe.well import WellSlide
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run ended with: ids of failed and partial slides, numbers of objects. ``redone``: the tables were written anew."""
+
+    results: Path
+    slides: int
+    failed: tuple[str, ...]
+    partial: tuple[str, ...]
+    objects: int
+    accepted: int
+    redone: bool
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 1 where some slides failed or are partial."""
+        return 1 if self.failed or self.partial else 0
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """The manifest of a RESULTS folder; empty where there is none.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    path = out / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(
+            f"{path}: cannot be read ({error}). Give another --out, or remove this file to start over"
+        ) from error
+    if not isinstance(manifest, dict) or "slidepipe" not in manifest:
+        raise ResultsError(f"{path}: not a manifest of slidepipe. Give another --out")
+    return manifest
+
+
+def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
+    """Refuse a folder that holds something else than results of these slides' well.
+
+    Raises:
+        ResultsError: another well's results, or foreign files.
+    """
+    manifest = read_manifest(out)
+    if not manifest:
+        # A run killed before its first manifest leaves only a store behind.
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in (".lock", ".lock.json", "slides"))
+        if foreign:
+            raise ResultsError(
+                f"{out}: holds files that are not slidepipe's ({foreign[0]}). Give an empty folder to --out"
+            )
+        return
+    before = {entry["slide_id"]: entry["well"] for entry in manifest["slides"]}
+    now = {slide.slide_id: slide.sample.well for slide in slides}
+    if not set(before) & set(now) or not set(before.values()) & set(now.values()):
+        wells = ", ".join(sorted(set(before.values())))
+        raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
+
+
+def write_manifest(
+    summary: RunSummary,
+    well: Path,
+    config: Config,
+    states: Sequence[SlideState],
+    backbone: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    tables: str | None,
+) -> None:
+    """Write the manifest. ``tables`` None says that the tables are being written and may not be trusted."""
+    cls = plugins.get_class("backbone", config.backbone.name)
+    manifest = {
+        "slidepipe": slidepipe.__version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "well": str(well.resolve()),
+        "settings": json.loads(config.model_dump_json()),
+        "backbone": {**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
+        "reference": dict(reference),
+        "objects": summary.objects,
+        "accepted": summary.accepted,
+        "slides": [_slide_entry(state) for state in states],
+        "tables": tables,
+    }
+    store.write_json(summary.results / MANIFEST, manifest)
+
+
+def describe_reference(folder: ImageFolder, fingerprint: str) -> dict[str, Any]:
+    """The manifest's record of a reference set."""
+    return {
+        "folder": str(folder.root.resolve()),
+        "fingerprint": fingerprint,
+        "images": len(folder.files),
+        "genera": folder.names,
+    }
+
+
+def _slide_entry(state: SlideState) -> dict[str, Any]:
+    slide, meta = state.slide, state.meta
+    entry: dict[str, Any] = {
+        "slide_id": slide.slide_id,
+        "path": str(slide.path.resolve()),
+        "sample_id": slide.sample.sample_id,
+        "well": slide.sample.well,
+        "depth_m": None if slide.sample.depth_m is None else float(slide.sample.depth_m),
+        "sample_type": slide.sample.sample_type,
+        "status": "failed" if state.failure else "partial" if state.lost else "ok",
+    }
+    if meta is not None:
+        bounds = meta.bounds
+        entry |= {
+            "width_px": meta.width_px,
+            "height_px": meta.height_px,
+            "mpp_x": meta.mpp_x,
+            "mpp_y": meta.mpp_y,
+            "bounds": [bounds.x0, bounds.y0, bounds.x1, bounds.y1],
+        }
+    if state.job is not None and not state.failure:
+        stages = {stage: store.stage_attributes(state.job.folder, stage) for stage in store.STAGES}
+        entry |= {
+            "objects": stages["boxes"].get("objects"),
+            "area_mm2": stages["boxes"].get("analysed_mm2"),
+            "lost_mm2": stages["boxes"].get("lost_mm2"),
+            "seconds": {stage: record.get("seconds") for stage, record in stages.items()},
+            "fingerprints": state.job.fingerprints,
+        }
+    return entry

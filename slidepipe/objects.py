@@ -1,0 +1,144 @@
+"""The object table, ``objects.parquet``: one row an object, from which every number of a run can be recomputed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slidepipe import store
+from slidepipe.interfaces import Head
+from slidepipe.reference import ReferenceSet
+from slidepipe.tasks import object_id
+from slidepipe.well import WellSlide
+
+ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
+
+_NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("distance", pa.float64())])
+
+#: Columns in order. Boxes are half-open, level-0 pixels of the whole slide. ``candidate`` is the best genus also where it was
+#: not accepted; ``reason`` says why an object is unusable.
+SCHEMA = pa.schema(
+    [
+        ("slide_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("well", pa.string()),
+        ("depth_m", pa.float64()),
+        ("sample_type", pa.string()),
+        ("object_id", pa.string()),
+        ("x0", pa.int64()),
+        ("y0", pa.int64()),
+        ("x1", pa.int64()),
+        ("y1", pa.int64()),
+        ("width_um", pa.float64()),
+        ("height_um", pa.float64()),
+        ("area_um2", pa.float64()),
+        ("detect_score", pa.float64()),
+        ("state", pa.string()),
+        ("genus", pa.string()),
+        ("p_value", pa.float64()),
+        ("distance", pa.float64()),
+        ("nearest", pa.list_(_NEIGHBOUR)),
+        ("candidate", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SlideObjects:
+    """The objects of one slide as a table of :data:`SCHEMA`."""
+
+    slide_id: str
+    table: pa.Table
+
+
+def classify_slide(
+    slide: WellSlide, folder: Path, mpp: tuple[float, float], head: Head, reference: ReferenceSet
+) -> SlideObjects:
+    """The object rows of one slide whose stages are all published.
+
+    Args:
+        slide: the slide and its sample.
+        folder: its store.
+        mpp: micrometres a level-0 pixel, x and y.
+        head: fitted on ``reference``.
+        reference: names the neighbours.
+    """
+    stored = store.read_stage(folder, "boxes")
+    boxes = store.read_array(stored, "boxes").reshape(-1, 4)
+    cut = store.read_array(stored, "cut")
+    embeddings = store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
+    if len(boxes) == 0:  # nothing was embedded, so not even the embedding's length is known
+        return SlideObjects(slide.slide_id, SCHEMA.empty_table())
+    lost = ~np.isfinite(embeddings).all(axis=1)
+    usable = np.flatnonzero(~lost)
+    decided = head.predict(embeddings[usable])
+
+    count = len(boxes)
+    candidate: list[str | None] = [None] * count
+    genus: list[str | None] = [None] * count
+    state = [UNUSABLE] * count
+    reason: list[str | None] = [None] * count
+    p_value: list[float | None] = [None] * count
+    distance: list[float | None] = [None] * count
+    nearest: list[list[dict[str, object]] | None] = [None] * count
+    for row, accepted, best, p, far, rows, distances in zip(
+        usable.tolist(),
+        decided.accepted.tolist(),
+        decided.genus.tolist(),
+        decided.p_value.tolist(),
+        decided.distance.tolist(),
+        decided.neighbours,
+        decided.neighbour_distances.tolist(),
+        strict=True,
+    ):
+        candidate[row], p_value[row], distance[row] = best, round(p, 6), round(far, 6)
+        nearest[row] = [
+            {
+                "genus": str(reference.genera[other]),
+                "reference": str(reference.files[other]),
+                "distance": round(away, 6),
+            }
+            for other, away in zip(rows, distances, strict=True)
+        ]
+        if cut[row]:
+            reason[row] = "cut by the edge of what was scanned"
+        else:
+            state[row] = ACCEPTED if accepted else UNKNOWN
+            genus[row] = best if accepted else None
+    for row in np.flatnonzero(lost).tolist():
+        reason[row] = "its pixels could not be read"
+
+    depth = None if slide.sample.depth_m is None else float(slide.sample.depth_m)
+    columns: dict[str, object] = {
+        "slide_id": [slide.slide_id] * count,
+        "sample_id": [slide.sample.sample_id] * count,
+        "well": [slide.sample.well] * count,
+        "depth_m": [depth] * count,
+        "sample_type": [slide.sample.sample_type] * count,
+        "object_id": [object_id(slide.slide_id, row) for row in range(count)],
+        **{name: boxes[:, index] for index, name in enumerate(("x0", "y0", "x1", "y1"))},
+        "width_um": np.round((boxes[:, 2] - boxes[:, 0]) * mpp[0], 3),
+        "height_um": np.round((boxes[:, 3] - boxes[:, 1]) * mpp[1], 3),
+        "area_um2": np.round(store.read_array(stored, "area_um2"), 3),
+        "detect_score": np.round(store.read_array(stored, "score"), 6),
+        "state": state,
+        "genus": genus,
+        "p_value": p_value,
+        "distance": distance,
+        "nearest": nearest,
+        "candidate": candidate,
+        "reason": reason,
+    }
+    return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
+
+
+def write_objects(path: Path, slides: Iterator[SlideObjects]) -> Iterator[SlideObjects]:
+    """Write ``objects.parquet`` slide by slide, passing each on, so that a well's objects are never in memory at once."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for slide in slides:
+            writer.write_table(slide.table)
+            yield slide

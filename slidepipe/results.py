@@ -1,0 +1,112 @@
+"""Reading a RESULTS folder: the tables as data frames, crops and embeddings of any object when they are asked for."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from slidepipe import store
+from slidepipe.crops import decode_crop
+from slidepipe.errors import ResultsError
+from slidepipe.interfaces import Float32Array, UInt8Array
+from slidepipe.manifest import MANIFEST, read_manifest
+
+
+class Results:
+    """The results of one well; tables are read at first use, pixels and embeddings object by object.
+
+    Raises:
+        ResultsError: ``path`` holds no finished results.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest: dict[str, Any] = read_manifest(self.path)
+        if not self.manifest:
+            raise ResultsError(
+                f"{self.path}: no results here ({MANIFEST} is missing). Give the folder that a run wrote with --out"
+            )
+        if self.manifest.get("tables") is None:
+            raise ResultsError(
+                f"{self.path}: its run was cut short while writing tables. Give the same run command again"
+            )
+        self._readers: dict[str, store.CropReader] = {}
+
+    @functools.cached_property
+    def objects(self) -> pd.DataFrame:
+        """``objects.parquet``: one row an object."""
+        try:
+            return pd.read_parquet(self.path / "objects.parquet")
+        except OSError as error:
+            raise ResultsError(
+                f"{self.path / 'objects.parquet'}: cannot be read ({error}). Run the same command again"
+            ) from error
+
+    @functools.cached_property
+    def counts(self) -> pd.DataFrame:
+        """``counts.csv``: one row a sample."""
+        return self._csv("counts.csv")
+
+    @functools.cached_property
+    def counts_slides(self) -> pd.DataFrame:
+        """``counts_slides.csv``: one row a slide."""
+        return self._csv("counts_slides.csv")
+
+    @functools.cached_property
+    def counts_long(self) -> pd.DataFrame:
+        """``counts_long.csv``: one row a sample and genus, with percentage and interval."""
+        return self._csv("counts_long.csv")
+
+    @functools.cached_property
+    def failures(self) -> pd.DataFrame:
+        """``failures.csv``: what could not be analysed, and why."""
+        return self._csv("failures.csv")
+
+    def crop(self, object_id: str) -> UInt8Array:
+        """The crop of one object: uint8 (h, w, 3) sRGB.
+
+        Raises:
+            ResultsError: no such object, or its pixels could not be read from the slide.
+        """
+        slide_id, row = self._locate(object_id)
+        data = self.crop_reader(slide_id).jpeg(row)
+        if not data:
+            raise ResultsError(f"{object_id}: has no crop, its pixels could not be read from the slide")
+        return decode_crop(data)
+
+    def embedding(self, object_id: str) -> Float32Array:
+        """The embedding of one object: float32 (D,)."""
+        slide_id, row = self._locate(object_id)
+        return np.asarray(self.embeddings(slide_id)[row], np.float32)
+
+    def embeddings(self, slide_id: str) -> zarr.Array[Any]:
+        """The embeddings of a slide's objects, in the order of the object table: lazy float32 (N, D)."""
+        group = store.read_stage(store.slide_folder(self.path, slide_id), "embeddings")
+        array = group["embeddings"]
+        if not isinstance(array, zarr.Array):
+            raise ResultsError(f"{self.path}: the embeddings of {slide_id} are no array. Run the same command again")
+        return array
+
+    def crop_reader(self, slide_id: str) -> store.CropReader:
+        """The stored crops of a slide, by row of the object table."""
+        if slide_id not in self._readers:
+            self._readers[slide_id] = store.CropReader(store.slide_folder(self.path, slide_id))
+        return self._readers[slide_id]
+
+    def _csv(self, name: str) -> pd.DataFrame:
+        try:
+            return pd.read_csv(self.path / name)
+        except OSError as error:
+            raise ResultsError(f"{self.path / name}: cannot be read ({error}). Run the same command again") from error
+
+    def _locate(self, object_id: str) -> tuple[str, int]:
+        slide_id, _, row = object_id.rpartition(":")
+        slides = {entry["slide_id"]: entry for entry in self.manifest["slides"]}
+        if slide_id not in slides or not row.isdigit() or int(row) >= (slides[slide_id].get("objects") or 0):
+            raise ResultsError(
+                f"{object_id}: no such object in {self.path}. Objects are named SLIDE_ID:NUMBER, as in objects.parquet"
+            )
+        return slide_id, int(row)

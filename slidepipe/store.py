@@ -1,0 +1,289 @@
+"""The RESULTS folder on disk: one Zarr group a slide, published stage by stage, so that a killed run loses little and lies never.
+
+``slides/SLIDE_ID/`` is a Zarr group with a group a finished stage: ``boxes``, ``crops``, ``embeddings``. A stage is written under
+a temporary name, flushed, and renamed into place whole; its fingerprint (of everything it depends on) travels in its
+attributes. A stage is done if it is there with the fingerprint wanted. Parts of a stage wait in ``.parts/`` until all are there.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from slidepipe.errors import ResultsError
+from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
+
+Stage = Literal["boxes", "crops", "embeddings"]
+STAGES: tuple[Stage, ...] = ("boxes", "crops", "embeddings")
+
+#: JPEG bytes of a chunk (what one look at a crop reads) and of a shard (what one file holds).
+_JPEG_CHUNK, _JPEG_SHARD = 256 * 1024, 64 * 2**20
+_EMBEDDING_ROWS = 1024
+
+
+def fingerprint(*parts: object) -> str:
+    """sha256 over the JSON form of what a stage depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def slide_folder(results: Path, slide_id: str) -> Path:
+    """The Zarr group of one slide."""
+    return results / "slides" / slide_id
+
+
+def stage_attributes(folder: Path, stage: Stage) -> dict[str, Any]:
+    """The attributes of a published stage; empty where it is not published or its record cannot be read."""
+    try:
+        record = json.loads((folder / stage / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    attributes = record.get("attributes") if isinstance(record, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def is_done(folder: Path, stage: Stage, wanted: str) -> bool:
+    """Whether the stage is published with the fingerprint ``wanted``."""
+    return stage_attributes(folder, stage).get("fingerprint") == wanted
+
+
+def publish(
+    folder: Path, stage: Stage, wanted: str, attributes: Mapping[str, Any], write: Callable[[zarr.Group], None]
+) -> None:
+    """Write a stage under a temporary name with ``write``, flush it, and rename it into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "zarr.json").exists():
+        write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
+    part = folder / f".{stage}.{uuid.uuid4().hex[:8]}"
+    try:
+        group = zarr.open_group(part, mode="w-", zarr_format=3)
+        write(group)
+        group.attrs.put({**attributes, "fingerprint": wanted})
+        _flush_tree(part)
+        target = folder / stage
+        if target.exists():
+            old = folder / f".{stage}.{uuid.uuid4().hex[:8]}.old"
+            target.rename(old)
+            part.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            part.rename(target)
+        _flush_folder(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+# -- parts: one file a task, joined when all are there ------------------------------------------------------------------
+
+
+def part_path(folder: Path, stage: Stage, wanted: str, part: int) -> Path:
+    """Where part number ``part`` of a stage under work is kept."""
+    return folder / ".parts" / f"{stage}-{wanted[:16]}" / f"{part:05d}.npz"
+
+
+def save_part(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write one part, flushed and renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_part(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a part."""
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def drop_parts(folder: Path, stage: Stage, wanted: str) -> None:
+    """Remove the parts of a stage that has been published."""
+    shutil.rmtree(part_path(folder, stage, wanted, 0).parent, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / ".parts").rmdir()
+
+
+# -- the arrays of the stages -------------------------------------------------------------------------------------------
+
+
+def write_jpegs(group: zarr.Group, parts: Iterator[UInt8Array], total_bytes: int, ends: IntArray) -> None:
+    """Write crops: ``jpeg``, all JPEG bytes in a row, and ``ends``, int64 (N,), where each ends (a lost crop has no bytes)."""
+    chunk = min(_JPEG_CHUNK, max(1, total_bytes))
+    shard = chunk * max(1, min(_JPEG_SHARD, total_bytes) // chunk)
+    array = group.create_array(
+        "jpeg", shape=(total_bytes,), dtype="uint8", chunks=(chunk,), shards=(shard,), compressors=None, filters=None
+    )
+    # One writer a shard, whole shards at a time: a shard written twice is read, changed and written again.
+    waiting: list[UInt8Array] = []
+    held = written = 0
+    for data in parts:
+        waiting.append(data)
+        held += len(data)
+        while held >= shard:
+            joined = np.concatenate(waiting)
+            array[written : written + shard] = joined[:shard]
+            written += shard
+            waiting, held = [joined[shard:]], held - shard
+    if held:
+        array[written:] = np.concatenate(waiting)
+    group.create_array("ends", data=ends)
+
+
+def write_embeddings(group: zarr.Group, embeddings: Float32Array) -> None:
+    """Write ``embeddings``, float32 (N, D)."""
+    rows, dim = embeddings.shape
+    group.create_array(
+        "embeddings", shape=(rows, dim), dtype="float32", chunks=(max(1, min(rows, _EMBEDDING_ROWS)), max(1, dim))
+    )[...] = embeddings
+
+
+def read_stage(folder: Path, stage: Stage) -> zarr.Group:
+    """A published stage, read only."""
+    try:
+        return zarr.open_group(folder / stage, mode="r", zarr_format=3)
+    except (OSError, ValueError) as error:
+        raise ResultsError(
+            f"{folder / stage}: cannot be read ({error}). Run the same command again to rebuild it"
+        ) from error
+
+
+def read_array(group: zarr.Group, name: str) -> npt.NDArray[Any]:
+    """One array of a stage, whole."""
+    return np.asarray(group[name][...])  # type: ignore[index]  # zarr types a member as array or group
+
+
+class CropReader:
+    """The stored crops of a slide, by row of its object table; nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        group = read_stage(folder, "crops")
+        self._jpeg = group["jpeg"]
+        self._ends: IntArray = read_array(group, "ends").astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def jpeg(self, row: int) -> bytes:
+        """The JPEG of one crop; empty where the slide could not be read there."""
+        start = int(self._ends[row - 1]) if row else 0
+        return np.asarray(self._jpeg[start : int(self._ends[row])]).tobytes()  # type: ignore[index]  # as above
+
+    def jpegs(self, start: int, stop: int) -> list[bytes]:
+        """The JPEGs of rows ``start`` to ``stop``, read in one go."""
+        first = int(self._ends[start - 1]) if start else 0
+        data = np.asarray(self._jpeg[first : int(self._ends[stop - 1])]).tobytes() if stop > start else b""  # type: ignore[index]
+        edges = [first, *(int(end) for end in self._ends[start:stop])]
+        return [data[a - first : b - first] for a, b in itertools.pairwise(edges)]
+
+
+# -- files and the folder as a whole ------------------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    write_file(path, lambda part: part.write_text(text, encoding="utf-8", newline=""))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it, and rename it into place."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _flush_folder(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Hold RESULTS for one run. The lock ends with the process, however it ends.
+
+    Raises:
+        ResultsError: the folder cannot be made, or another run holds it.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{results}: cannot be made ({error.strerror}). Give another --out") from error
+    holder = results / ".lock.json"
+    lock = filelock.FileLock(results / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        try:
+            who = json.loads(holder.read_text(encoding="utf-8"))
+            said = f"process {who['pid']} on {who['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            said = "another process"
+        raise ResultsError(
+            f"{results}: held by a run in progress ({said}). Wait for it, or give another --out"
+        ) from error
+    except OSError as error:
+        raise ResultsError(f"{results}: cannot be written ({error.strerror}). Give another --out") from error
+    try:
+        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(results: Path) -> None:
+    """Remove what killed runs left under temporary names. Only while :func:`locked`."""
+    for pattern in ("slides/**/.boxes.*", "slides/**/.crops.*", "slides/**/.embeddings.*", "slides/**/.parts/*/.*"):
+        for leftover in results.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _flush_tree(folder: Path) -> None:
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(here, name), "rb") as file:  # noqa: PTH118, PTH123 (os.walk gives strings, and there are many)
+                os.fsync(file.fileno())
+        _flush_folder(Path(here))
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a folder to flush it, and keeps renames in its journal
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

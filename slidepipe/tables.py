@@ -1,0 +1,73 @@
+"""The tables of a run: ``objects.parquet`` and, counted from it, the CSV files."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from slidepipe import store, tasks
+from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
+from slidepipe.interfaces import Head
+from slidepipe.objects import SlideObjects, classify_slide, write_objects
+from slidepipe.plan import SlideState
+from slidepipe.reference import ReferenceSet
+
+TABLES = ("objects.parquet", "counts.csv", "counts_slides.csv", "counts_long.csv", "failures.csv")
+
+
+def write_tables(
+    out: Path, states: Sequence[SlideState], head: Head, reference: ReferenceSet, genera: Sequence[str]
+) -> list[SlideCount]:
+    """Classify and count every slide, and write :data:`TABLES`.
+
+    Args:
+        out: the RESULTS folder.
+        states: all slides of the well; those without a failure have all stages published.
+        head: fitted on ``reference``.
+        reference: names an object's neighbours.
+        genera: the columns of the count tables.
+    """
+    by_id = {state.slide.slide_id: state for state in states}
+    counts = [SlideCount(state.slide, "failed", 0.0) for state in states if state.failure]
+
+    def classified() -> Iterator[SlideObjects]:
+        for state in states:
+            if state.job is not None and state.meta is not None and not state.failure:
+                mpp = (state.meta.mpp_x, state.meta.mpp_y)
+                yield classify_slide(state.slide, state.job.folder, mpp, head, reference)
+
+    def write(path: Path) -> None:
+        for objects in write_objects(path, classified()):
+            state = by_id[objects.slide_id]
+            area_mm2 = store.stage_attributes(store.slide_folder(out, objects.slide_id), "boxes")["analysed_mm2"]
+            counts.append(count_slide(state.slide, objects, area_mm2, partial=bool(state.lost)))
+
+    store.write_file(out / "objects.parquet", write)
+    for name, table in (
+        ("counts.csv", sample_table(counts, genera)),
+        ("counts_slides.csv", slide_table(counts, genera)),
+        ("counts_long.csv", long_table(counts, genera)),
+    ):
+        store.write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
+    store.write_text(out / "failures.csv", _failures_csv(states))
+    return counts
+
+
+def find_lost(folder: Path, slide_id: str) -> list[tuple[str, str, str]]:
+    """What could not be read of a slide whose stages are published: (stage, region or object, reason)."""
+    boxes, crops = (store.stage_attributes(folder, stage) for stage in ("boxes", "crops"))
+    return [
+        *(("detect", region, reason) for region, reason in boxes.get("lost", [])),
+        *(("crop", tasks.object_id(slide_id, int(row)), reason) for row, reason in crops.get("lost", {}).items()),
+    ]
+
+
+def _failures_csv(states: Sequence[SlideState]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["slide_id", "stage", "region", "reason"])
+    for state in states:
+        whole = [(state.stage, "", state.failure)] if state.failure else []
+        for stage, region, reason in (*whole, *state.lost):
+            writer.writerow([state.slide.slide_id, stage, region, reason])
+    return text.getvalue()
