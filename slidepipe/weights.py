@@ -277,7 +277,7 @@ def network_state(checkpoint: Any, path: Path, entry: str | None = None) -> Stat
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     """Say in words which network a state dict is, from its keys and shapes."""
     patch = next((value for key, value in state.items() if key.endswith("patch_embed.proj.weight")), None)
-    blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
+    blocks = {int(match[1]) for key in state if (match := re.search(r"(?:^|\.)blocks\.(\d+)\.", key))}
     if patch is not None and patch.ndim == 4 and blocks:
         width, _, patch_px, _ = patch.shape
         name = f"ViT-{WIDTHS[width]}" if width in WIDTHS else "a vision transformer"

@@ -86,7 +86,7 @@ class TorchBackbone:
         """
         import torch
 
-        from slidepipe_timm.tensors import embed_crops, pooled
+        from slidepipe_timm.tensors import pooled
 
         target = _device(device, self.name)
         network = self._build()
@@ -101,14 +101,18 @@ class TorchBackbone:
         layout = torch.channels_last if target.type == "cuda" else torch.contiguous_format
         network.eval().requires_grad_(False).to(device=target)
         network.to(memory_format=layout)
-        forward = pooled(network, self.settings.pool)
-        try:
-            probe = np.zeros((1, self.steps.resize_px, self.steps.resize_px, 3), np.uint8)
-            self.dim = int(embed_crops(forward, probe, self.steps, target, 1).shape[1])
-        except (ValueError, RuntimeError, AssertionError, IndexError) as error:
-            raise SettingsError(f"backbone {self.name!r} cannot run with these settings: {_line(error)}") from error
-        self._forward, self._device = forward, target
+        self._forward, self._device = pooled(network, self.settings.pool), target
+        if resized or self.settings.pool or self.settings.model_kwargs or not hasattr(self, "dim"):
+            self._try_out()
         return self
+
+    def _try_out(self) -> None:
+        probe = np.zeros((1, self.steps.resize_px, self.steps.resize_px, 3), np.uint8)
+        try:
+            self.dim = self.embed(probe).shape[1]
+        except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+            self._forward = None
+            raise SettingsError(f"backbone {self.name!r} cannot run with these settings: {_line(error)}") from error
 
     def embed(self, crops: UInt8Array) -> Float32Array:
         """Embed uint8 (N, H, W, 3) sRGB crops of any one size into float32 (N, dim); N may be 0."""
@@ -241,6 +245,9 @@ class HubBackbone(TorchBackbone):
         return Network(architecture, _pretrained(values), files, config.get("model_args") or {})
 
 
+_RESAMPLED = ("patch_embed.proj.weight", "pos_embed")
+"""What timm's converters fit by interpolation."""
+
 _WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -274,15 +281,20 @@ def _converted(network: torch.nn.Module, state: weight_files.State, *, resized: 
     """Let timm rename the keys of other releases of the same network (and fit positions to another input size).
 
     timm's converters also resample weights to another patch size or width, which would pass a wrong file off as a
-    right one: so nothing is converted where a key that both have differs in shape, but for positions when the input is
-    resized.
+    right one: so nothing is converted where patches or positions differ, but for positions when the input is resized or
+    class and register tokens are all that differs.
     """
     wanted = network.state_dict()
     if weight_files.misfit(wanted, state) is None:
         return state
-    differing = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    if any(not (resized and key.startswith("pos_embed")) for key in differing):
-        return state
+    tokens = int(getattr(network, "num_prefix_tokens", 0))
+    for key, value in state.items():
+        own = next((wanted[own] for own in _RESAMPLED if own in wanted and key.endswith(own)), None)
+        if own is None or own.shape == value.shape:
+            continue
+        positions = own.ndim == value.ndim == 3 and own.shape[2] == value.shape[2]
+        if not (positions and (resized or abs(own.shape[1] - value.shape[1]) <= tokens)):
+            return state
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return state
