@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import drawn
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data, where the machine has it."""
+    folder = os.environ.get("SLIDEPIPE_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SLIDEPIPE_TEST_DATA names no folder of real test data")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIDEPIPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def colour_well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small scans of one well (one MIRAX with unscanned tiles) and, beside them, a reference set."""
+    root = tmp_path_factory.mktemp("colours")
+    discs = [
+        (x, y, 70 + 3 * index, (drawn.AMBER, drawn.BROWN, drawn.GREEN)[index % 3])
+        for index, (x, y) in enumerate((x, y) for y in range(200, 1400, 330) for x in range(200, 1400, 330))
+    ]
+    drawn.svs(root / "well" / "1_2-3 100 mDC.svs", drawn.field(1536, 1536, discs))
+    drawn.svs(root / "well" / "1_2-3 200,5 mC.svs", drawn.field(1536, 1536, discs[:5]))
+    drawn.mirax(root / "well" / "1_2-3 300 mSWC.mrxs", drawn.field(1536, 1536, discs[3:9]), missing=[(0, 0), (5, 5)])
+    drawn.reference(root / "reference")
+    return root
+
+
+@pytest.fixture(scope="session")
+def test_plugins() -> Path:
+    return Path(__file__).with_name("plugins_for_tests.py")
