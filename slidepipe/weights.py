@@ -276,12 +276,6 @@ def network_state(checkpoint: Any, path: Path, entry: str | None = None) -> Stat
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     """Say in words which network a state dict is, from its keys and shapes."""
-    patch = next((value for key, value in state.items() if key.endswith("patch_embed.proj.weight")), None)
-    blocks = {int(match[1]) for key in state if (match := re.search(r"(?:^|\.)blocks\.(\d+)\.", key))}
-    if patch is not None and patch.ndim == 4 and blocks:
-        width, _, patch_px, _ = patch.shape
-        name = f"ViT-{WIDTHS[width]}" if width in WIDTHS else "a vision transformer"
-        return f"{name}/{patch_px} ({width} wide, patch {patch_px}, {len(blocks)} blocks)"
     for key, name in (
         ("layer1.0.conv1.weight", "a ResNet"),
         ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
@@ -290,6 +284,12 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     ):
         if key in state:
             return f"{name} ({len(state)} tensors)"
+    patch = next((value for key, value in state.items() if key.endswith("patch_embed.proj.weight")), None)
+    blocks = {int(match[1]) for key in state if (match := re.search(r"(?:^|\.)blocks\.(\d+)\.", key))}
+    if patch is not None and patch.ndim == 4 and blocks:
+        width, _, patch_px, _ = patch.shape
+        name = f"ViT-{WIDTHS[width]}" if width in WIDTHS else "a vision transformer"
+        return f"{name}/{patch_px} ({width} wide, patch {patch_px}, {len(blocks)} blocks)"
     return f"an unknown network ({len(state)} tensors, the first {next(iter(state), 'none')})"
 
 
