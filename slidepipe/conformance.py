@@ -61,7 +61,9 @@ def backbone_checks(make: Callable[[], Backbone], device: str) -> Checks:
 
     @functools.cache
     def embedding() -> Float32Array:
-        return np.array(loaded().embed(crops()))
+        got = loaded().embed(crops())
+        require(isinstance(got, np.ndarray) and got.ndim == 2, f"embed gave {type(got).__name__} {np.shape(got)}")
+        return np.array(got)
 
     tolerance = CPU_TOLERANCE if device == "cpu" else GPU_TOLERANCE
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hub_server import running
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe_timm.backbone import TorchBackbone
 from slidepipe_timm.settings import Preprocessing
 from slidepipe_timm.tensors import prepare, staged
+from tests.hub_server import running
 
 SIX = {
     "scampi-vits16": "vit_small_patch16_224",

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hub_server import COMMIT, running
 from safetensors.torch import save_file
 
 from slidepipe import weights
 from slidepipe.errors import WeightsError
 from slidepipe.weights import HubFile
+from tests.hub_server import COMMIT, running
 
 
 @pytest.fixture

@@ -1,0 +1,492 @@
+"""The conformance checks: good plugins pass, and each check can fail."""
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ConfigDict, field_serializer
+from scipy import ndimage
+
+from slidepipe import plugins
+from slidepipe.errors import PluginError
+from slidepipe.interfaces import Decisions, Detections
+from slidepipe.testing import (
+    CheckFailure,
+    check_backbone,
+    check_detector,
+    check_head,
+    pytest_params,
+    run_checks,
+)
+
+
+class Tones:
+    """A good backbone: mean and spread of the three channels."""
+
+    name = "tones"
+    dim = 6
+    input_px = 16
+    license = "Apache-2.0"
+    source = "these tests"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        gain: float = 1.0
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.loaded = False
+
+    def load(self, device):
+        self.loaded = True
+        return self
+
+    def embed(self, crops):
+        values = crops.astype(np.float32) * np.float32(self.settings.gain)
+        return np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))], axis=1)
+
+
+class Nearest:
+    """A good head: nearest centre, conformal p-values from distances to it."""
+
+    name = "nearest"
+
+    def fit(self, embeddings, genera, alpha):
+        self.names = np.unique(genera)
+        self.alpha, self.references = alpha, embeddings
+        self.centres = np.stack([embeddings[genera == name].mean(axis=0) for name in self.names])
+        own = np.searchsorted(self.names, genera)
+        distances = np.linalg.norm(embeddings - self.centres[own], axis=1)
+        self.calibration = [np.sort(distances[own == number]) for number in range(len(self.names))]
+        return self
+
+    def predict(self, embeddings):
+        distances = np.linalg.norm(embeddings[:, None] - self.centres, axis=2).reshape(-1, len(self.names))
+        best = distances.argmin(axis=1)
+        distance = distances[np.arange(len(best)), best].astype(np.float64)
+        ranks = [
+            (1 + (self.calibration[genus] >= value).sum()) / (len(self.calibration[genus]) + 1)
+            for genus, value in zip(best, distance, strict=True)
+        ]
+        p_value = np.array(ranks, np.float64).reshape(-1)
+        to_all = np.linalg.norm(embeddings[:, None] - self.references, axis=2).reshape(-1, len(self.references))
+        neighbours = to_all.argsort(axis=1)[:, :3].astype(np.int64)
+        return Decisions(
+            genus=self.names[best],
+            accepted=p_value > self.alpha,
+            p_value=p_value,
+            distance=distance,
+            neighbours=neighbours,
+            neighbour_distances=np.take_along_axis(to_all, neighbours, axis=1).astype(np.float64),
+        )
+
+
+class Dark:
+    """A good detector: connected dark pixels."""
+
+    name = "dark"
+    mpp = 2.0
+    halo_um = 120.0
+    align_px = 1
+
+    def detect(self, region):
+        dark = (region.rgb.mean(axis=2) < 200) & region.scanned
+        labels, _ = ndimage.label(dark)
+        slices = [found for found in ndimage.find_objects(labels) if found is not None]
+        boxes = np.array([[s[1].start, s[0].start, s[1].stop, s[0].stop] for s in slices], np.float64).reshape(-1, 4)
+        area = np.array([(labels[s] == number + 1).sum() for number, s in enumerate(slices)], np.float64)
+        around = ndimage.binary_dilation(~region.scanned)
+        cut = np.array([(around & (labels == number + 1)).any() for number in range(len(slices))], np.bool_)
+        keep = area > 20
+        boxes = boxes[keep]
+        owner = (boxes[:, :2] + boxes[:, 2:]) / 2
+        return Detections(boxes, owner, area[keep], np.full(len(boxes), 0.9), cut[keep])
+
+
+@pytest.mark.parametrize("check", pytest_params(check_backbone(Tones, {"gain": 0.5})))
+def test_a_good_backbone_passes(check):
+    check()
+
+
+@pytest.mark.parametrize("check", pytest_params(check_head(Nearest)))
+def test_a_good_head_passes(check):
+    check()
+
+
+@pytest.mark.parametrize("check", pytest_params(check_detector(Dark)))
+def test_a_good_detector_passes(check):
+    check()
+
+
+def failures(checks):
+    """Names of the checks that fail, each with its message."""
+    failed = {}
+    for check in checks:
+        try:
+            check()
+        except CheckFailure as failure:
+            failed[check.name] = str(failure)
+        except PluginError as error:
+            failed[check.name] = str(error)
+    return failed
+
+
+class Loads(Tones):
+    def load(self, device):
+        return type(self)(self.settings)
+
+
+class Nothing(Tones):
+    def embed(self, crops):
+        """Forget to return."""
+
+
+class Shape(Tones):
+    def embed(self, crops):
+        return super().embed(crops)[:, :5]
+
+
+class Dtype(Tones):
+    def embed(self, crops):
+        return super().embed(crops).astype(np.float64)
+
+
+class Finite(Tones):
+    def embed(self, crops):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return super().embed(crops) / super().embed(crops).std(axis=1, keepdims=True)
+
+
+class Empty(Tones):
+    def embed(self, crops):
+        return super().embed(crops) if len(crops) else np.zeros(0, np.float32)
+
+
+class Batch(Tones):
+    def embed(self, crops):
+        values = super().embed(crops)
+        return values - values.mean(axis=0) if len(values) else values
+
+
+class Order(Tones):
+    def embed(self, crops):
+        values = super().embed(crops)
+        return values[values[:, 0].argsort()]
+
+
+class Drifts(Tones):
+    calls = 0
+
+    def embed(self, crops):
+        self.calls += 1
+        return super().embed(crops) + np.float32(self.calls)
+
+
+class RandomWeights(Tones):
+    def load(self, device):
+        self.weights = np.random.default_rng().normal(0, 1, (6, 6)).astype(np.float32)
+        return self
+
+    def embed(self, crops):
+        return super().embed(crops) @ self.weights
+
+
+class Writes(Tones):
+    def embed(self, crops):
+        if crops.flags.writeable:
+            crops //= 2
+        return super().embed(crops)
+
+
+class Constant(Tones):
+    def embed(self, crops):
+        return np.ones((len(crops), 6), np.float32)
+
+
+class NoLicence(Tones):
+    license = ""
+
+
+class LosesSettings(Tones):
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        gain: float = 2.0
+
+        @field_serializer("gain")
+        def rounded(self, gain):
+            return round(gain / 10)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "said"),
+    [
+        (Loads, "CPU works", "load returned Loads: it must return self"),
+        (Nothing, "CPU works", "embed gave NoneType"),
+        (Shape, "shape", r"1 crops gave shape \(1, 5\), the contract says \(1, 6\)"),
+        (Dtype, "dtype", "embed gave float64"),
+        (Finite, "finite", "black and white crops is not finite"),
+        (Empty, "empty batch", r"no crops gave float32 \(0,\)"),
+        (Batch, "batch invariance", "depends on the crops beside it"),
+        (Order, "order", "not in the order of the crops"),
+        (Drifts, "determinism", "the same crops twice give two embeddings"),
+        (RandomWeights, "determinism", r"loaded anew.*random weights\?"),
+        (Writes, "crops untouched", "embed changes the crops"),
+        (Constant, "tells crops apart", "one and the same embedding"),
+        (NoLicence, "attributes", "attribute license is empty"),
+        (LosesSettings, "settings round trip", "settings change on the way through JSON"),
+    ],
+)
+def test_each_check_of_a_backbone_can_fail(plugin, check, said):
+    failed = failures(check_backbone(plugin))
+    assert check in failed
+    with pytest.raises(CheckFailure, match=said):
+        next(one for one in check_backbone(plugin) if one.name == check)()
+
+
+def test_importing_torch_at_the_top_of_a_module_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_local_files", {})
+    source = (
+        "import sys\n{first}class Heavy:\n    name = 'heavy'\n    dim = input_px = 1\n    license = source = 'x'\n"
+        "    def load(self, device): return self\n    def embed(self, crops): ...\n"
+    )
+    for first, said in (("import torch\n", "imports torch: move the import into load"), ("", None), ("1/0\n", None)):
+        (tmp_path / "heavy.py").write_text(source.format(first=first.replace("1/0", "sys.argv[0] == '-c' and 1/0")))
+        plugins._local_files.clear()
+        plugins.register_file(tmp_path / "heavy.py")
+        checks = check_backbone(plugins.get_class("backbone", "heavy"))
+        message = failures(one for one in checks if "torch" in one.name).get("discovery imports no torch")
+        if said:
+            assert said in message
+        elif first:
+            assert "cannot be imported in a fresh process" in message
+            assert "ZeroDivisionError" in message
+        else:
+            assert message is None
+
+
+class FitsAnother(Nearest):
+    def fit(self, embeddings, genera, alpha):
+        return Nearest().fit(embeddings, genera, alpha)
+
+
+def altered(field, change):
+    class Altered(Nearest):
+        def predict(self, embeddings):
+            decisions = super().predict(embeddings)
+            values = {name: getattr(decisions, name) for name in Decisions.__annotations__}
+            return Decisions(**{**values, field: change(values[field])})
+
+    return Altered
+
+
+class AnswersAlways(Nearest):
+    def predict(self, embeddings):
+        decisions = super().predict(embeddings)
+        values = {name: getattr(decisions, name) for name in Decisions.__annotations__}
+        return Decisions(**{**values, "accepted": np.ones(len(embeddings), np.bool_)})
+
+
+class AlphaReversed(Nearest):
+    def predict(self, embeddings):
+        self.alpha = 0.4 if self.alpha < 0.2 else 0.01
+        return super().predict(embeddings)
+
+
+class Moody(Nearest):
+    fits = 0
+
+    def fit(self, embeddings, genera, alpha):
+        Moody.fits += 1
+        return super().fit(embeddings + np.float32(0.3 * Moody.fits), genera, alpha)
+
+
+class ByBatch(Nearest):
+    def predict(self, embeddings):
+        return super().predict(embeddings - embeddings.mean(axis=0) if len(embeddings) else embeddings)
+
+
+class Unnamed(Nearest):
+    name = ""
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "said"),
+    [
+        (Unnamed, "attributes", "attribute name is empty"),
+        (FitsAnother, "attributes", "it must return self"),
+        (altered("p_value", lambda p: p[:, None]), "fields", "gave p_value of shape"),
+        (altered("distance", lambda d: d * np.nan), "fields", "distance is not finite"),
+        (altered("accepted", list), "fields", "accepted is list, not an array"),
+        (altered("genus", lambda g: np.char.add(g, "?")), "known genera", r"Azolla\?.*none of the reference set"),
+        (altered("p_value", lambda p: p + 1), "p-values", "not between 0 and 1"),
+        (altered("neighbours", lambda n: n + 200), "neighbours", "no row of the reference set"),
+        (altered("neighbour_distances", lambda d: -d), "neighbours", "not nearest first"),
+        (altered("accepted", lambda a: a & False), "accepts", "only 0% are accepted"),
+        (altered("genus", lambda g: np.roll(g, 13)), "accepts", "are told right"),
+        (AnswersAlways, "abstains", "100% of objects far from every reference"),
+        (AlphaReversed, "alpha", "a larger alpha accepts an object"),
+        (ByBatch, "order", "depends on the objects beside it"),
+        (Moody, "determinism", "fitted anew"),
+    ],
+)
+def test_each_check_of_a_head_can_fail(plugin, check, said):
+    with pytest.raises(CheckFailure, match=said):
+        next(one for one in check_head(plugin) if one.name == check)()
+
+
+class Tiled(Dark):
+    """Looks at tiles of the region it is given: what it finds depends on where regions start and end."""
+
+    def detect(self, region):
+        cut = region.rgb.copy()
+        cut[::100] = 255
+        return super().detect(type(region)(cut, region.scanned, region.mpp))
+
+
+class ShortSighted(Dark):
+    halo_um = 4.0
+
+
+class Shifted(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes - 40.0, found.owner, found.area, found.score, found.cut)
+
+
+class Blind(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(*(getattr(found, name)[:0] for name in Detections.__annotations__))
+
+
+class Imagines(Dark):
+    def detect(self, region):
+        one = np.array([[5.0, 5.0, 9.0, 9.0]])
+        return Detections(one, np.array([[7.0, 7.0]]), np.array([9.0]), np.array([0.5]), np.array([False]))
+
+
+class WrongTypes(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes.astype(np.int64), found.owner, found.area, found.score, found.cut)
+
+
+class NeverCut(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes, found.owner, found.area, found.score, np.zeros(len(found.cut), np.bool_))
+
+
+class AlwaysCut(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes, found.owner, found.area, found.score, np.ones(len(found.cut), np.bool_))
+
+
+class Scores(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes, found.owner, found.area, found.score * 100, found.cut)
+
+
+class Areas(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(found.boxes, found.owner, found.area * 100, found.score, found.cut)
+
+
+class Unsteady(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        return Detections(
+            found.boxes, found.owner, found.area, np.random.default_rng().random(len(found.cut)), found.cut
+        )
+
+
+class Paints(Dark):
+    def detect(self, region):
+        found = super().detect(region)
+        region.rgb[:] = 0
+        return found
+
+
+class NoScale(Dark):
+    mpp = 2.0
+    align_px = "1"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "said"),
+    [
+        (NoScale, "attributes", "attribute align_px is '1'"),
+        (Blind, "finds objects", "nothing is found in a field of"),
+        (WrongTypes, "fields", r"boxes is int64 .*the contract says float64"),
+        (Shifted, "boxes", "reaches out of the region"),
+        (Scores, "boxes", "score is not between 0 and 1"),
+        (Areas, "boxes", "an area is not of"),
+        (Imagines, "nothing where nothing is", "an empty field gives 1 objects"),
+        (NeverCut, "cut at unscanned pixels", "cut is not set for an object that runs into"),
+        (AlwaysCut, "cut at unscanned pixels", "cut is set for an object that is nowhere near"),
+        (Unsteady, "determinism", "their score differ"),
+        (Paints, "region untouched", "detect changes the region"),
+        (Tiled, "independence of blocks", "depend on how the slide is cut into blocks"),
+        (ShortSighted, "independence of blocks", "depend on how the slide is cut into blocks"),
+        (Blind, "independence of blocks", "nothing can be said"),
+    ],
+)
+def test_each_check_of_a_detector_can_fail(plugin, check, said):
+    with pytest.raises(CheckFailure, match=said):
+        next(one for one in check_detector(plugin) if one.name == check)()
+
+
+def test_every_check_is_shown_to_fail_somewhere():
+    shown = {
+        kind: {mark.args[1][row][1] for mark in test.pytestmark for row in range(len(mark.args[1]))}
+        for kind, test in (
+            ("backbone", test_each_check_of_a_backbone_can_fail),
+            ("head", test_each_check_of_a_head_can_fail),
+            ("detector", test_each_check_of_a_detector_can_fail),
+        )
+    }
+    elsewhere = {"discovery imports no torch", "settings round trip"}  # common to the three, shown on backbones
+    assert {check.name for check in check_backbone(Tones)} - shown["backbone"] == {"discovery imports no torch"}
+    assert {check.name for check in check_head(Nearest)} - shown["head"] == elsewhere
+    assert {check.name for check in check_detector(Dark)} - shown["detector"] == elsewhere
+
+
+def test_an_expected_failure_carries_its_reason_and_must_fail():
+    reason = "batch normalisation in training mode"
+    params = pytest_params(check_backbone(Batch, expected_failures={"batch invariance": reason, "dtype": "not so"}))
+    marks = {param.values[0].name: param.marks for param in params}
+    assert marks["batch invariance"][0].kwargs == {"reason": reason, "strict": True}
+    assert not marks["order"]
+    with pytest.raises(ValueError, match="no check batch; there are: discovery imports no torch, "):
+        check_backbone(Batch, expected_failures={"batch": reason})
+
+
+def test_a_factory_has_its_own_settings():
+    assert not failures(check_backbone(lambda: Tones(Tones.Settings(gain=3))))
+    with pytest.raises(ValueError, match="settings and weights are for a class"):
+        check_backbone(lambda: Tones(Tones.Settings()), {"gain": 3})
+
+
+BAD = """
+import numpy as np
+class Bad:
+    name = "bad"
+    dim = input_px = 4
+    license = source = "x"
+    def load(self, device): return self
+    def embed(self, crops): raise RuntimeError("out\\nof luck")
+"""
+
+
+def test_run_checks_tells_each_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_local_files", {})
+    (tmp_path / "bad.py").write_text(BAD)
+    plugins.register_file(tmp_path / "bad.py")
+    results = {result.name: result for result in run_checks("backbone", "bad")}
+    assert results["settings round trip"].ok
+    assert results["attributes"].status == "passed"
+    assert not results["shape"].ok
+    assert results["shape"].reason == "it raised RuntimeError: out of luck"
+    with pytest.raises(PluginError, match="'worse' is unknown"):
+        list(run_checks("backbone", "worse"))
