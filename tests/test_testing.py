@@ -235,8 +235,6 @@ class LosesSettings(Tones):
     ],
 )
 def test_each_check_of_a_backbone_can_fail(plugin, check, said):
-    failed = failures(check_backbone(plugin))
-    assert check in failed
     with pytest.raises(CheckFailure, match=said):
         next(one for one in check_backbone(plugin) if one.name == check)()
 
