@@ -1,0 +1,287 @@
+"""Heads: from an embedding to a genus, or to "unknown".
+
+Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.conformal`), with
+calibration scores held out of whatever was learned. The strangeness of an object to a genus multiplies how far it lies from
+that genus in the learned space by how far it lies from it in the space of the embeddings as they came: the learned space
+knows only what parts the genera from each other, so debris may land near one of them there, but not in both.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from slidepipe.conformal import REJECT_PREFIX, calibration_scores, check_alpha, folds_within_class, p_values
+from slidepipe.errors import ReferenceSetError
+from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
+from slidepipe.metric import Projection, class_distances, distances, power_unit, shrinkage_lda, unit_rows
+
+_CHUNK_CELLS = 4_000_000
+"""Distances held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
+
+_NEAREST_OF_GENUS = 3
+"""References of a genus whose mean distance says how far it is; one alone may be an odd one."""
+
+_CONTRAST = 0.5
+"""Exponent of the discriminant axes' weights; chosen by measurement (design/heads.md)."""
+
+
+def _checked(embeddings: Float32Array, dim: int | None = None) -> Float32Array:
+    if embeddings.ndim != 2 or (dim is not None and embeddings.shape[1] != dim):
+        wanted = "(N, D)" if dim is None else f"(N, {dim})"
+        raise ReferenceSetError(
+            f"embeddings: shape {embeddings.shape} where {wanted} is needed; use the backbone of the reference set"
+        )
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(bad):
+        raise ReferenceSetError(
+            f"embeddings: {len(bad)} of {len(embeddings)} rows are not finite (first: row {bad[0]}); "
+            "check the backbone and its weights"
+        )
+    return embeddings
+
+
+def _encoded(embeddings: Float32Array, genera: StrArray, alpha: float) -> tuple[StrArray, IntArray]:
+    """Check a reference set; return its class names (C,) and the class of each row, int64 (M,)."""
+    _checked(embeddings)
+    if len(embeddings) != len(genera):
+        raise ReferenceSetError(f"reference set: {len(embeddings)} embeddings but {len(genera)} genera; embed it again")
+    check_alpha(alpha, genera)
+    names, labels = np.unique(genera, return_inverse=True)
+    return names, labels.astype(np.int64)
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_CELLS // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _nearest(to_references: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Columns and distances of the ``k`` smallest of each row, ascending; equal distances by column."""
+    if k < to_references.shape[1]:
+        columns = np.sort(np.argpartition(to_references, k - 1, axis=1)[:, :k], axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(to_references.shape[1]), to_references.shape).copy()
+    found = np.take_along_axis(to_references, columns, axis=1)
+    order = np.argsort(found, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1).astype(np.int64), np.take_along_axis(found, order, axis=1)
+
+
+def _vote(labels: IntArray, found: FloatArray, classes: int, by_distance: bool) -> FloatArray:
+    """Votes of the neighbours, float64 (N, classes); ``labels`` and ``found`` (distances) are (N, k), nearest first."""
+    weights = 1.0 / np.maximum(found, 1e-9) if by_distance else np.ones_like(found)
+    # The nearest neighbour settles a tie: its edge is far below any difference between honest votes.
+    weights[:, 0] *= 1.0 + 1e-6
+    votes = np.zeros((len(labels), classes))
+    np.add.at(votes, (np.arange(len(labels))[:, None], labels), weights)
+    return votes
+
+
+def _held_out(
+    labels: IntArray, folds: int, score: Callable[[IntArray, IntArray], FloatArray], classes: int
+) -> FloatArray:
+    """Strangeness (M, C) of each reference, by ``score(train rows, held-out rows)`` over the folds."""
+    fold = folds_within_class(labels, folds)
+    table = np.empty((len(labels), classes))
+    for number in np.unique(fold):
+        held_out = np.flatnonzero(fold == number)
+        table[held_out] = score(np.flatnonzero(fold != number), held_out)
+    return table
+
+
+class KnnHead:
+    """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
+
+    ``lda``: signed square root, unit length, shrinkage LDA, unit length. ``cosine``: unit length. ``euclidean``: as they come.
+    """
+
+    name: ClassVar[str] = "knn"
+
+    class Settings(BaseModel):
+        """Settings of the k-NN head."""
+
+        model_config = ConfigDict(extra="forbid")
+
+        k: int = Field(default=5, ge=1, description="neighbours that vote")
+        metric: Literal["lda", "cosine", "euclidean"] = Field(default="lda", description="where distances are taken")
+        weighting: Literal["distance", "majority"] = Field(
+            default="distance", description="a vote counts 1/distance, or 1"
+        )
+        shrinkage: float = Field(
+            default=0.5, gt=0.0, le=1.0, description="of the LDA's scatter towards a multiple of identity"
+        )
+        folds: int = Field(
+            default=10, ge=2, description="parts of the reference set held out in turn for the calibration"
+        )
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or self.Settings()
+        self._projection: Projection | None = None
+
+    def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
+        """Learn the metric and the calibration scores from the reference set.
+
+        Args:
+            embeddings: float32 (M, D).
+            genera: str (M,); names that begin with ``_`` are reject classes.
+            alpha: share of the fossils of each genus that may be missed.
+
+        Raises:
+            SettingsError: ``alpha`` is finer than the smallest genus allows.
+            ReferenceSetError: embeddings are not finite, a genus has one image, or ``lda`` has one class only.
+        """
+        self._names, self._labels = _encoded(embeddings, genera, alpha)
+        self._alpha, self._dim = alpha, embeddings.shape[1]
+        self._plain = self._unlearned(embeddings)
+        if self.settings.metric == "lda":
+            if len(self._names) < 2:
+                raise ReferenceSetError(
+                    f"reference set: only {self._names[0]} in it, and metric lda needs two classes; use metric: cosine"
+                )
+            self._projection = self._learn(self._plain, self._labels)
+            self._learned = self._projection(self._plain)
+        else:
+            self._learned = self._plain
+        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness, len(self._names))
+        self._calibration = calibration_scores(held_out, self._labels)
+        return self
+
+    def predict(self, embeddings: Float32Array) -> Decisions:
+        """Decide on float32 (N, D); N may be 0. Memory does not grow with N beyond the answer.
+
+        Raises:
+            ReferenceSetError: embeddings are not finite, or not as long as the references'.
+        """
+        _checked(embeddings, self._dim)
+        count, k = len(embeddings), min(self.settings.k, len(self._labels))
+        best = np.zeros(count, dtype=np.int64)
+        p_value, distance = np.zeros(count), np.zeros(count)
+        neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
+        for part in _chunks(count, len(self._labels)):
+            plain = self._unlearned(embeddings[part])
+            learned = plain if self._projection is None else self._projection(plain)
+            to_learned = distances(learned, self._learned)
+            rows, found = _nearest(to_learned, k)
+            votes = _vote(self._labels[rows], found, len(self._names), self.settings.weighting == "distance")
+            strange = self._strangeness(to_learned, plain, self._plain, self._labels)
+            chosen = votes.argmax(axis=1)
+            every = np.arange(len(chosen))
+            best[part], neighbours[part], neighbour_distances[part] = chosen, rows, found
+            p_value[part] = p_values(strange, self._calibration)[every, chosen]
+            distance[part] = class_distances(to_learned, self._labels, len(self._names), 1)[every, chosen]
+        genus = self._names[best]
+        accepted = (p_value > self._alpha) & ~np.char.startswith(genus, REJECT_PREFIX)
+        return Decisions(genus, accepted, p_value, distance, neighbours, neighbour_distances)
+
+    def _unlearned(self, embeddings: Float32Array) -> FloatArray:
+        if self.settings.metric == "lda":
+            return power_unit(embeddings)
+        rows = embeddings.astype(np.float64)
+        return unit_rows(rows) if self.settings.metric == "cosine" else rows
+
+    def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
+        return shrinkage_lda(plain, labels, self.settings.shrinkage, _CONTRAST)
+
+    def _strangeness(
+        self, to_learned: FloatArray, plain: FloatArray, references: FloatArray, labels: IntArray
+    ) -> FloatArray:
+        strange = class_distances(to_learned, labels, len(self._names), _NEAREST_OF_GENUS)
+        if self.settings.metric == "lda":
+            strange = strange * class_distances(distances(plain, references), labels, len(self._names), 1)
+        return strange
+
+    def _held_out_strangeness(self, train: IntArray, held_out: IntArray) -> FloatArray:
+        """Strangeness of the ``held_out`` rows to each class, with everything learned again from the ``train`` rows."""
+        plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
+        if self.settings.metric == "lda" and len(np.unique(labels)) > 1:
+            projection = self._learn(references, labels)
+            to_learned = distances(projection(plain), projection(references))
+        else:
+            to_learned = distances(plain, references)
+        return self._strangeness(to_learned, plain, references, labels)
+
+
+class LogisticHead:
+    """Logistic regression, balanced over genera; abstains by conformal p-values.
+
+    The strangeness of an object to a genus is its distance to the nearest reference of that genus (signed square root, unit
+    length), times 2 - the probability of the genus.
+    """
+
+    name: ClassVar[str] = "logistic"
+
+    class Settings(BaseModel):
+        """Settings of the logistic head."""
+
+        model_config = ConfigDict(extra="forbid")
+
+        inverse_regularisation: float = Field(default=30.0, gt=0.0, description="scikit-learn's C")
+        max_iterations: int = Field(default=1000, ge=1, description="of the solver")
+        folds: int = Field(
+            default=5, ge=2, description="parts of the reference set held out in turn for the calibration"
+        )
+        k: int = Field(default=5, ge=1, description="neighbours that are reported")
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
+        """Learn the regression and the calibration scores; arguments and errors as :meth:`KnnHead.fit`."""
+        self._names, self._labels = _encoded(embeddings, genera, alpha)
+        if len(self._names) < 2:
+            raise ReferenceSetError(
+                f"reference set: only {self._names[0]} in it, and head logistic needs two classes; use head knn"
+            )
+        self._alpha, self._dim = alpha, embeddings.shape[1]
+        self._plain = power_unit(embeddings)
+        self._probabilities = self._learn(self._plain, self._labels)
+        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness, len(self._names))
+        self._calibration = calibration_scores(held_out, self._labels)
+        return self
+
+    def predict(self, embeddings: Float32Array) -> Decisions:
+        """Decide on float32 (N, D); as :meth:`KnnHead.predict`."""
+        _checked(embeddings, self._dim)
+        count, k = len(embeddings), min(self.settings.k, len(self._labels))
+        best = np.zeros(count, dtype=np.int64)
+        p_value, distance = np.zeros(count), np.zeros(count)
+        neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
+        for part in _chunks(count, len(self._labels)):
+            plain = power_unit(embeddings[part])
+            to_plain = distances(plain, self._plain)
+            probabilities = self._probabilities(plain)
+            to_class = class_distances(to_plain, self._labels, len(self._names), 1)
+            chosen = probabilities.argmax(axis=1)
+            every = np.arange(len(chosen))
+            best[part] = chosen
+            neighbours[part], neighbour_distances[part] = _nearest(to_plain, k)
+            p_value[part] = p_values(to_class * (2.0 - probabilities), self._calibration)[every, chosen]
+            distance[part] = to_class[every, chosen]
+        genus = self._names[best]
+        accepted = (p_value > self._alpha) & ~np.char.startswith(genus, REJECT_PREFIX)
+        return Decisions(genus, accepted, p_value, distance, neighbours, neighbour_distances)
+
+    def _learn(self, plain: FloatArray, labels: IntArray) -> Callable[[FloatArray], FloatArray]:
+        from sklearn.linear_model import LogisticRegression  # slow to import, and the k-NN head needs none of it
+
+        model = LogisticRegression(
+            C=self.settings.inverse_regularisation, class_weight="balanced", max_iter=self.settings.max_iterations
+        ).fit(plain, labels)
+        classes = len(self._names)
+
+        def probabilities(rows: FloatArray) -> FloatArray:
+            table = np.zeros((len(rows), classes))
+            table[:, model.classes_] = model.predict_proba(rows)
+            return table
+
+        return probabilities
+
+    def _held_out_strangeness(self, train: IntArray, held_out: IntArray) -> FloatArray:
+        plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
+        to_class = class_distances(distances(plain, references), labels, len(self._names), 1)
+        if len(np.unique(labels)) < 2:
+            return to_class
+        strange: FloatArray = to_class * (2.0 - self._learn(references, labels)(plain))
+        return strange

@@ -1,0 +1,127 @@
+"""Distances between embeddings, and a metric learned from the reference set (shrinkage LDA).
+
+Every function works in float64 and depends on nothing but its arguments.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slidepipe.interfaces import Float32Array, FloatArray, IntArray
+
+_TINY = 1e-12
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Scale each row of float64 (N, D) to Euclidean length 1; a row of zeros stays zero."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: FloatArray = rows / np.maximum(lengths, _TINY)
+    return scaled
+
+
+def power_unit(embeddings: Float32Array | FloatArray) -> FloatArray:
+    """Signed square root of each value, then rows of unit length: (N, D) to float64 (N, D).
+
+    The square root keeps a few strong features from drowning the rest (Perronnin et al. 2010, power normalisation).
+    """
+    rows = np.asarray(embeddings, dtype=np.float64)
+    rooted: FloatArray = np.sign(rows) * np.sqrt(np.abs(rows))
+    return unit_rows(rooted)
+
+
+def distances(queries: FloatArray, references: FloatArray) -> FloatArray:
+    """Euclidean distances between the rows of (N, D) and (M, D): float64 (N, M)."""
+    squared = (queries**2).sum(1)[:, None] + (references**2).sum(1)[None, :] - 2.0 * (queries @ references.T)
+    return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+
+
+def class_distances(to_references: FloatArray, labels: IntArray, classes: int, nearest: int) -> FloatArray:
+    """Mean distance to the ``nearest`` closest references of each class.
+
+    Args:
+        to_references: float64 (N, M), distances to every reference.
+        labels: int64 (M,), class of each reference, 0 to ``classes`` - 1.
+        classes: number of classes; one without references is infinitely far.
+        nearest: how many references are averaged (all of a class that has fewer).
+
+    Returns:
+        float64 (N, classes).
+    """
+    table = np.full((len(to_references), classes), np.inf)
+    for label in range(classes):
+        own = to_references[:, labels == label]
+        count = min(nearest, own.shape[1])
+        if count == 1:
+            table[:, label] = own.min(axis=1)
+        elif count > 1:
+            table[:, label] = np.partition(own, count - 1, axis=1)[:, :count].mean(axis=1)
+    return table
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear map into the space where the genera lie apart.
+
+    Attributes:
+        origin: float64 (D,), mean of the class means.
+        axes: float64 (D, C - 1), maps a centred row to the learned space.
+    """
+
+    origin: FloatArray
+    axes: FloatArray
+
+    def __call__(self, rows: FloatArray) -> FloatArray:
+        """Project float64 (N, D) and scale to unit length: float64 (N, C - 1)."""
+        return unit_rows((rows - self.origin) @ self.axes)
+
+
+def shrinkage_lda(rows: FloatArray, labels: IntArray, shrinkage: float, contrast: float) -> Projection:
+    """Learn a projection from labelled rows: linear discriminant analysis with a shrunk within-class scatter.
+
+    S = (1 - shrinkage) W + shrinkage (trace W / D) I is whitened and the class means' own axes are kept, each weighted by
+    (its singular value) ** ``contrast``: 0 trusts every axis alike, 1 as far as it parts the genera. The shrinkage is that of
+    Friedman 1989, Regularized discriminant analysis. The scatter's eigenvectors are found in the smaller of D and M dimensions.
+
+    Args:
+        rows: float64 (M, D).
+        labels: int64 (M,), at least two distinct values.
+        shrinkage: above 0, at most 1.
+        contrast: 0 or more.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    present, labels = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        raise ValueError("a discriminant needs at least two classes")
+    count, dim = rows.shape
+    means = np.stack([rows[labels == label].mean(axis=0) for label in range(len(present))])
+    origin = means.mean(axis=0)
+    residuals = (rows - means[labels]) / np.sqrt(count)
+    variances, basis = _scatter_axes(residuals)
+    # Rows that do not vary within their class leave nothing to whiten; any positive floor then gives the same projection.
+    floor = shrinkage * (variances.sum() / dim) or 1.0
+    inside = 1.0 / np.sqrt((1.0 - shrinkage) * variances + floor)
+    outside = 1.0 / np.sqrt(floor)
+
+    def whiten(values: FloatArray) -> FloatArray:
+        return values * outside + ((values @ basis) * (inside - outside)) @ basis.T
+
+    _, singular, axes = np.linalg.svd(whiten(means - origin), full_matrices=False)
+    kept = singular > singular[0] * 1e-9 if singular[0] > 0 else np.zeros(len(singular), dtype=bool)
+    kept[len(present) - 1 :] = False
+    weights = singular[kept] ** contrast
+    return Projection(origin, whiten(axes[kept]).T * weights)
+
+
+def _scatter_axes(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues (R,) and eigenvectors (D, R) of residuals.T @ residuals, without its null space."""
+    count, dim = residuals.shape
+    small: npt.NDArray[np.float64] = residuals @ residuals.T if count < dim else residuals.T @ residuals
+    values, vectors = np.linalg.eigh(small)
+    kept = values > max(float(values[-1]), 0.0) * 1e-10
+    values, vectors = values[kept], vectors[:, kept]
+    if count < dim:
+        vectors = residuals.T @ vectors / np.sqrt(values)
+    return values, vectors
