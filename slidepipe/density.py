@@ -19,13 +19,13 @@ CELL_PX = 16
 NEIGHBOURS = 4
 """The background is a rank over this many cells to each side: 9 x 9 cells of 16 px, 144 px."""
 BACKGROUND_REACH_PX = (NEIGHBOURS + 2) * CELL_PX
-"""How far away a pixel can be that another one's density depends on: the next cell (interpolation), its neighbours, their width."""
+"""A pixel's density depends on others at most this far away: the next cell (interpolation), its neighbours, their width."""
 
 _CELL_PERCENT = 70
 _NEIGHBOUR_PERCENT = 65
 _LEAST_SCANNED = CELL_PX**2 // 16  # a quarter of the pixels looked at: a thinner rim is blended with the scanner's fill
 _NO_LEVEL = -1
-_FAR_TOO_DENSE = 2_000_000  # even at the least weight of an interpolation (1 / 1024) it hides the pixel
+_FAR_TOO_DENSE = np.int32(2_000_000)  # even at the least weight of an interpolation (1 / 1024) it hides the pixel
 # Lambert-Beer: OD = -log10(I / I0), in thousandths. A black pixel (I = 0) counts as half a grey level.
 _OD_OF_GREY: Int16Array = np.round(-1000 * np.log10(np.maximum(np.arange(256), 0.5) / 255)).astype(np.int16)
 
@@ -39,30 +39,26 @@ def density(rgb: UInt8Array, scanned: BoolArray) -> Int16Array:
     """
     grey = np.minimum(rgb[..., 1], rgb[..., 2])
     levels = background_levels(grey, scanned)
-    background = np.where(levels == _NO_LEVEL, _FAR_TOO_DENSE, _OD_OF_GREY[np.maximum(levels, 0)].astype(np.int32))
+    known = _OD_OF_GREY[np.maximum(levels, 0)].astype(np.int32)
+    background: Int32Array = np.where(levels == _NO_LEVEL, _FAR_TOO_DENSE, known)
     background = np.pad(background, 1, mode="edge")
     rows, columns = levels.shape
     # A pixel lies between two cell centres; weights count in half pixels, so that they are whole numbers.
     whole = 2 * CELL_PX
+    bits = 2 * (whole.bit_length() - 1)  # whole is a power of two: a shift is the quicker division by whole ** 2
     offset = np.arange(CELL_PX)
     is_after = (offset >= CELL_PX // 2).astype(np.intp)
     weight = (2 * offset + 1 + CELL_PX) % whole
     column = np.repeat(np.arange(columns), CELL_PX) + np.tile(is_after, columns)
     row = np.repeat(np.arange(rows), CELL_PX) + np.tile(is_after, rows)
     column_weight, row_weight = np.tile(weight, columns).astype(np.int32), np.tile(weight, rows).astype(np.int32)
-    across = background[:, column] * (whole - column_weight) + background[:, column + 1] * column_weight
-    half, bits = (
-        whole * whole // 2,
-        2 * (whole.bit_length() - 1),
-    )  # whole is a power of two: a shift is the quicker division
+    across: Int32Array = background[:, column] * (whole - column_weight) + background[:, column + 1] * column_weight
     out: Int16Array = np.empty(grey.shape, np.int16)
     for top in range(0, grey.shape[0], CELL_PX):  # one row of cells at a time stays in the processor's cache
         strip = slice(top, top + CELL_PX)
         below = row_weight[strip, None]
         level = across[row[strip]] * (whole - below) + across[row[strip] + 1] * below
-        level += half
-        level >>= bits
-        np.minimum(level, np.iinfo(np.int16).max, out=level)
+        level = np.minimum((level + whole * whole // 2) >> bits, np.iinfo(np.int16).max)
         np.subtract(_OD_OF_GREY[grey[strip]], level.astype(np.int16), out=out[strip])
     out[~scanned | (out < np.iinfo(np.int16).min // 2)] = 0
     return out

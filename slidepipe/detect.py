@@ -2,8 +2,9 @@
 
 A mask of everything denser than the background is cut into connected components. A component up to the largest size that an
 object may have is an object, or a clump to be split. A larger one (a mat of organic matter, a drying ring, the edge of the
-cover slip) is looked at again at stricter levels, where it falls apart; what then fits is taken. Whether a component fits is a
-property of the image, never of the window it was seen in: design/detection.md says why that makes boxes independent of blocks.
+cover slip) is looked at again at stricter levels, where it falls apart; what then fits and stands out is taken. Whether a
+component fits is a property of the image, never of the window it was seen in: design/detection.md says why that makes boxes
+independent of blocks.
 """
 
 import math
@@ -18,48 +19,80 @@ from scipy import ndimage
 from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, Int16Array, density
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, Detections, Region
-from slidepipe.split import EIGHT, close, dilate, fill_holes, open_, split_touching
+from slidepipe.masks import (
+    EIGHT,
+    Place,
+    close,
+    dilate,
+    fill_holes,
+    is_thin,
+    largest_piece,
+    open_,
+    surroundings,
+    without_tail,
+)
+from slidepipe.split import split_touching
 
-#: Stricter levels for a component that is too large: least density as a multiple of the first one, and the half width (um)
-#: of what an opening removes.
+# Stricter levels for a component that is too large: least density as a multiple of the first one, and half the width (um) of
+# what an opening removes.
 _STRICTER = ((1.0, 3.0), (2.5, 2.0), (5.0, 2.0), (10.0, 2.0), (20.0, 2.0), (20.0, 6.0))
-#: A reader may hand over pixels up to a third coarser than wanted (a level of 0.67 um averaged down twice).
+# The surroundings of a component at a stricter level: a ring between these distances. It is an object of its own only if they
+# are at most this share as dense as itself; else it is a darker patch of something larger.
+_RING_PX = (2, 6)
+_SURROUNDINGS = 0.4
+# A hole of this area whose median density is below this share of the least shows the empty field, not a pale inside.
+_CLEAR_HOLE_UM2, _CLEAR = 1250.0, 0.3
+# An object whose largest inner disc has less than this share of its length as radius is a fibre or a rim.
+_THINNEST = 0.03
+# What is thinner than twice this radius and stretches a box to one side by more than this is a rim or fibre it lies on.
+_TAIL_RADIUS_UM, _TAIL_UM = 3.0, 60.0
+# An edge is measured over this distance, in the steepest twentieth of the object.
+_EDGE_UM, _EDGE_PERCENT = 4.0, 95
+# Scanners blend the outermost scanned pixels with their fill: what comes this near to unscanned ones is cut.
+_CUT_PX = 2
+# A reader may hand over pixels up to a third coarser than wanted (a level of 0.67 um is averaged two by two).
 _COARSEST = 1.34
-#: Other reaches than the background's, in pixels: the rim of a mask, and rounding.
-_RIM_PX = 4
 
 
-class Settings(BaseModel):
+class DensitySettings(BaseModel):
     """What the detector looks for. Densities are optical densities (base 10) over the local background."""
 
     model_config = ConfigDict(extra="forbid")
 
-    mpp: float = Field(default=1.0, gt=0.1, le=4, description="resolution to work at, um a pixel")
-    min_size_um: float = Field(default=15, gt=0, description="objects whose long side is smaller are clutter")
-    max_size_um: float = Field(default=250, gt=0, description="objects whose long side is larger are no fossils")
-    min_density: float = Field(default=0.025, gt=0, lt=1, description="what is this dense belongs to an object")
+    mpp: float = Field(default=1.0, ge=0.1, le=4, description="resolution to work at, um a pixel")
+    min_size_um: float = Field(default=15, gt=0, description="objects whose longer side is shorter are clutter")
+    max_size_um: float = Field(
+        default=250, gt=0, le=2000, description="objects whose longer side is longer are no fossils"
+    )
+    min_density: float = Field(default=0.025, ge=0.005, lt=0.1, description="what is this dense belongs to an object")
     dense: float = Field(default=0.05, gt=0, lt=2, description="what is this dense tells the shape where objects touch")
     evidence_density: float = Field(default=0.06, gt=0, lt=2, description="an object has pixels at least this dense")
     evidence_um2: float = Field(default=60, ge=0, description="area of such pixels that an object has at the least")
+    min_edge: float = Field(
+        default=0.04, ge=0, lt=2, description="density step over 4 um; a smear out of focus has less"
+    )
     close_um: float = Field(default=2, ge=0, le=10, description="gaps up to twice this width belong to an object")
-    min_part_radius_um: float = Field(default=9, gt=0, description="a part of a clump holds a disc of this radius")
+    min_part_radius_um: float = Field(default=10, gt=0, description="a part of a clump holds a disc of this radius")
     neck_ratio: float = Field(default=0.72, gt=0, lt=1, description="a neck narrower than this share of a part splits")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if not 8 * self.mpp <= self.min_size_um < self.max_size_um:
             raise ValueError(
-                f"min_size_um must be at least 8 pixels ({8 * self.mpp:g} um at mpp {self.mpp:g}) and below max_size_um"
+                f"min_size_um is {self.min_size_um:g}: it must be at least 8 pixels ({8 * self.mpp:g} um at mpp {self.mpp:g}) "
+                f"and below max_size_um ({self.max_size_um:g})"
             )
         return self
 
 
 @dataclass(frozen=True)
 class _Component:
-    """A connected mask that fits: its place in the window and its pixels."""
+    """A connected mask that fits: its place in the window, its pixels, those with its holes filled, and the level it is from."""
 
-    place: tuple[slice, slice]
+    place: Place
     mask: BoolArray
+    filled: BoolArray
+    level: int
 
 
 @dataclass(frozen=True)
@@ -77,35 +110,38 @@ class DensityDetector:
     """Objects by optical density against the local background (see the module)."""
 
     name: ClassVar[str] = "density"
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings = DensitySettings
     align_px: int = CELL_PX
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self.mpp = self.settings.mpp
-        opening_um = max(radius for _, radius in _STRICTER)
-        reach_um = _COARSEST * self.mpp * (BACKGROUND_REACH_PX + _RIM_PX) + 2 * (self.settings.close_um + opening_um)
-        self.halo_um = self.settings.max_size_um + reach_um
+    def __init__(self, settings: DensitySettings | None = None) -> None:
+        self.settings = settings if settings is not None else DensitySettings()
+        self.mpp: float = self.settings.mpp
+        # A component at a stricter level is taken only if the one it lies in is too large: to see that takes the pixels within
+        # the largest size, and those that their own values depend on.
+        reach_px = BACKGROUND_REACH_PX + _RING_PX[1] + 2
+        reach_um = _COARSEST * self.mpp * reach_px + 2 * (
+            self.settings.close_um + max(radius for _, radius in _STRICTER)
+        )
+        self.halo_um: float = self.settings.max_size_um + reach_um
 
     def detect(self, region: Region) -> Detections:
         """Find the objects of a region (see :class:`slidepipe.interfaces.Detector`).
 
         Raises:
-            RegionError: the region's pixels are so much coarser than the wanted resolution that the halo is too narrow.
+            RegionError: the region's pixels are so much coarser than the wanted resolution that the halo would be too narrow.
         """
         if region.mpp > _COARSEST * self.mpp:
             raise RegionError(
-                f"detector {self.name}: pixels of {region.mpp:g} um are too coarse for its mpp of {self.mpp:g}. "
-                f"Set the detector's mpp to {region.mpp:g} (and min_size_um to at least {8 * region.mpp:g})"
+                f"detector {self.name}: the scan's pixels of {region.mpp:g} um are too coarse for detector setting mpp "
+                f"{self.mpp:g}. Set mpp to {region.mpp:g} (and min_size_um to at least {8 * region.mpp:g})"
             )
         height, width = region.scanned.shape
-        # Whole cells of background: what is added counts as not scanned.
-        missing = ((0, -height % CELL_PX), (0, -width % CELL_PX))
         rgb, scanned = region.rgb, region.scanned
-        if any(after for _, after in missing):
+        if height % CELL_PX or width % CELL_PX:
+            # Whole background cells: what is added counts as not scanned.
+            missing = ((0, -height % CELL_PX), (0, -width % CELL_PX))
             rgb, scanned = np.pad(rgb, (*missing, (0, 0))), np.pad(scanned, missing)
-        dens = density(rgb, scanned)
-        found = list(_Search(self.settings, region.mpp, dens, scanned, (height, width)).objects())
+        found = _Search(self.settings, region.mpp, density(rgb, scanned), scanned, (height, width)).objects()
         return Detections(
             boxes=np.array([one.box for one in found], np.float64).reshape(-1, 4),
             owner=np.array([one.owner for one in found], np.float64).reshape(-1, 2),
@@ -116,94 +152,142 @@ class DensityDetector:
 
 
 class _Search:
-    """The search of one window; lengths in pixels of the window."""
+    """The search of one window. ``dens`` in thousandths; ``window`` is its height and width without padding."""
 
     def __init__(
-        self, settings: Settings, mpp: float, dens: Int16Array, scanned: BoolArray, window: tuple[int, int]
+        self, settings: DensitySettings, mpp: float, dens: Int16Array, scanned: BoolArray, window: tuple[int, int]
     ) -> None:
         self.settings, self.mpp, self.dens, self.scanned, self.window = settings, mpp, dens, scanned, window
-        self.least_px = settings.min_size_um / mpp
-        self.most_px = settings.max_size_um / mpp
+        self.least_px, self.most_px = settings.min_size_um / mpp, settings.max_size_um / mpp
+        self.part_radius_px = settings.min_part_radius_um / mpp
 
-    def objects(self) -> Iterator[_Object]:
+    def objects(self) -> list[_Object]:
         """All objects, less those that lie inside the filled hole of another."""
-        mask = self.dens > round(1000 * self.settings.min_density)
+        mask = self._denser_than(self.settings.min_density, self.dens)
         mask = close(mask, round(self.settings.close_um / self.mpp)) & self.scanned
         enclosed = np.zeros(mask.shape, np.bool_)
         found: list[_Object] = []
         for component in self._fitting(mask, (0, 0), 0):
-            filled = fill_holes(component.mask)
-            objects = self._objects_of(component, filled)
+            objects = self._objects_of(component)
             if objects:
-                enclosed[component.place] |= filled & ~component.mask
+                enclosed[component.place] |= component.filled & ~component.mask
                 found += objects
-        return (one for one in found if not enclosed[one.pixel])
+        return [one for one in found if not enclosed[one.pixel]]
+
+    @staticmethod
+    def _denser_than(threshold: float, dens: Int16Array) -> BoolArray:
+        return dens > round(1000 * threshold)
 
     def _fitting(self, mask: BoolArray, origin: tuple[int, int], level: int) -> Iterator[_Component]:
         """Components that fit; what is larger, or runs out of the window, is taken apart at the next level."""
         labels, _ = ndimage.label(mask, EIGHT)
         for number, inner in enumerate(ndimage.find_objects(labels), start=1):
-            rows, columns = (
-                slice(axis.start + start, axis.stop + start) for axis, start in zip(inner, origin, strict=True)
-            )
+            rows = slice(inner[0].start + origin[0], inner[0].stop + origin[0])
+            columns = slice(inner[1].start + origin[1], inner[1].stop + origin[1])
             size = max(rows.stop - rows.start, columns.stop - columns.start)
             if size < self.least_px:
                 continue
-            component = labels[inner] == number
-            is_inside = (
+            own = labels[inner] == number
+            inside = (
                 rows.start > 0 and columns.start > 0 and rows.stop < self.window[0] and columns.stop < self.window[1]
             )
-            if is_inside and size <= self.most_px:
-                yield _Component((rows, columns), component)
-            elif level < len(_STRICTER):
+            if inside and size <= self.most_px:
+                component = _Component((rows, columns), own, fill_holes(own), level)
+                clear_px = self._clear_px(component)
+                if level == 0 and clear_px * self.mpp**2 < _CLEAR_HOLE_UM2:
+                    yield component
+                    continue
+                if level > 0:
+                    # Mostly hole: a bubble. Not standing out: a patch of something too large.
+                    if clear_px < component.filled.sum() / 2 and self._stands_out(component):
+                        yield component
+                    continue
+            if level < len(_STRICTER):
                 factor, radius_um = _STRICTER[level]
-                stricter = component & (self.dens[rows, columns] > round(1000 * factor * self.settings.min_density))
+                stricter = own & self._denser_than(factor * self.settings.min_density, self.dens[rows, columns])
                 radius_px = math.ceil(radius_um / self.mpp)
-                yield from self._fitting(open_(stricter, radius_px), (rows.start, columns.start), level + 1)
+                opened = open_(np.pad(stricter, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
+                yield from self._fitting(opened, (rows.start, columns.start), level + 1)
 
-    def _objects_of(self, component: _Component, filled: BoolArray) -> list[_Object]:
+    def _clear_px(self, component: _Component) -> int:
+        """Pixels of the largest hole if the empty field shows through it, as in a drying ring or a bubble; else 0."""
+        holes = component.filled & ~component.mask
+        if np.count_nonzero(holes) * self.mpp**2 < _CLEAR_HOLE_UM2 and component.level == 0:
+            return 0
+        hole = largest_piece(holes)
+        area = int(np.count_nonzero(hole))
+        if not area or np.median(self.dens[component.place][hole]) >= 1000 * _CLEAR * self.settings.min_density:
+            return 0
+        return area
+
+    def _stands_out(self, component: _Component) -> bool:
+        """Is a component at a stricter level an object of its own: solid, and much denser than what it lies in?"""
+        if open_(np.pad(component.filled, 1 + int(self.part_radius_px)), int(self.part_radius_px)).sum() == 0:
+            return False
+        near, far = _RING_PX
         rows, columns = component.place
-        dens = self.dens[rows, columns]
-        dense = close((dens > round(1000 * self.settings.dense)) & filled, 1)
-        parts = split_touching(filled, dense, self.settings.min_part_radius_um / self.mpp, self.settings.neck_ratio)
-        places = ndimage.find_objects(parts)
-        centre = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
-        row, column = np.unravel_index(int(component.mask.argmax()), component.mask.shape)
+        top, left = max(0, rows.start - far), max(0, columns.start - far)
+        dens = self.dens[top : rows.stop + far, left : columns.stop + far]
+        own = np.zeros(dens.shape, np.bool_)
+        own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = component.filled
+        ring = surroundings(own, near, far)
+        return bool(np.median(dens[ring]) <= _SURROUNDINGS * np.median(dens[own]))
+
+    def _objects_of(self, component: _Component) -> list[_Object]:
+        """The object that a component is, or the parts of the clump that it is; those that are objects at all."""
+        rows, columns = component.place
+        dens, filled = self.dens[component.place], component.filled
+        dense = close(self._denser_than(self.settings.dense, dens) & filled, 1)
+        parts = split_touching(filled, dense, self.part_radius_px, self.settings.neck_ratio)
+        owner = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
+        first = np.unravel_index(int(component.mask.argmax()), component.mask.shape)
+        pixel = rows.start + int(first[0]), columns.start + int(first[1])
         found = []
-        for number, place in enumerate(places, start=1):
-            mask = parts[place] == number
+        for number, part in enumerate(ndimage.find_objects(parts), start=1):
+            mask, place = without_tail(
+                parts[part] == number, part, math.ceil(_TAIL_RADIUS_UM / self.mpp), _TAIL_UM / self.mpp
+            )
             if not self.least_px <= max(mask.shape) <= self.most_px:
                 continue
             score = self._score(mask, dens[place])
             if score is None:
                 continue
             y0, x0 = rows.start + place[0].start, columns.start + place[1].start
-            found.append(
-                _Object(
-                    box=(x0, y0, x0 + mask.shape[1], y0 + mask.shape[0]),
-                    owner=centre,
-                    area_px=int(mask.sum()),
-                    score=score,
-                    cut=self._is_cut(mask, y0, x0),
-                    pixel=(rows.start + int(row), columns.start + int(column)),
-                )
-            )
+            box = (x0, y0, x0 + mask.shape[1], y0 + mask.shape[0])
+            area_px = int(np.count_nonzero(mask))
+            found.append(_Object(box, owner, area_px, score, self._is_cut(mask, y0, x0), pixel))
         return found
 
     def _score(self, mask: BoolArray, dens: Int16Array) -> float | None:
         """How surely this is an object, 0 to 1, or None where it is not."""
-        evidence = int((mask & (dens > round(1000 * self.settings.evidence_density))).sum()) * self.mpp**2
-        if evidence < self.settings.evidence_um2:
+        settings = self.settings
+        evidence_px = int(np.count_nonzero(mask & self._denser_than(settings.evidence_density, dens)))
+        if evidence_px * self.mpp**2 < settings.evidence_um2:
             return None
-        return evidence / (evidence + mask.sum() * self.mpp**2 * 0.2)
+        edge = self._edge(mask, dens)
+        if edge < settings.min_edge or is_thin(mask, _THINNEST):
+            return None
+        # Two shares multiplied, each 1/2 for what is barely an object: a sixth of it dense, an edge three times the least.
+        share = evidence_px / int(np.count_nonzero(mask))
+        return 1.2 * share / (share + 0.2) * edge / (edge + 3 * settings.min_edge)
+
+    def _edge(self, mask: BoolArray, dens: Int16Array) -> float:
+        """Density step over 4 um that the steepest pixels of the object reach."""
+        step = max(2, round(_EDGE_UM / self.mpp))
+        steepest = 0.0
+        for values, inside in ((dens, mask), (dens.T, mask.T)):
+            # Over the background, OD stays between -2.8 and 2.8: a difference in thousandths fits in 16 bits.
+            slopes = np.abs(values[step:] - values[:-step])[inside[step // 2 : step // 2 + len(values) - step]]
+            if slopes.size:
+                steepest = max(steepest, float(np.percentile(slopes, _EDGE_PERCENT)) / 1000)
+        return steepest
 
     def _is_cut(self, mask: BoolArray, y0: int, x0: int) -> bool:
-        """Does the object touch pixels that were not scanned? One pixel more, for the rim that the scanner blends with its fill."""
-        margin = 2
-        top, left = max(0, y0 - margin), max(0, x0 - margin)
-        around = ~self.scanned[top : y0 + mask.shape[0] + margin, left : x0 + mask.shape[1] + margin]
-        if not around.any():
+        """Does the object reach pixels that were not scanned?"""
+        top, left = max(0, y0 - _CUT_PX), max(0, x0 - _CUT_PX)
+        unscanned = ~self.scanned[top : y0 + mask.shape[0] + _CUT_PX, left : x0 + mask.shape[1] + _CUT_PX]
+        if not unscanned.any():
             return False
-        grown = np.zeros(around.shape, np.bool_)
-        grown[y0 - top : y0 - top + mask.shape[0], x0 - left : x0 - left + mask.shape[1]] = mask
-        return bool((dilate(grown, margin) & around).any())
+        own = np.zeros(unscanned.shape, np.bool_)
+        own[y0 - top : y0 - top + mask.shape[0], x0 - left : x0 - left + mask.shape[1]] = mask
+        return bool((dilate(own, _CUT_PX) & unscanned).any())

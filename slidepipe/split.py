@@ -1,4 +1,4 @@
-"""Masks: closing, filling, and cutting touching objects apart. Everything works inside an object's own box."""
+"""Touching objects apart: a mask is cut at its necks, and only where its shape asks for it."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,46 +6,14 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from slidepipe.interfaces import BoolArray, FloatArray
-
-Labels = npt.NDArray[np.int32]
-
-EIGHT = np.ones((3, 3), np.bool_)
-"""Neighbours that connect: a thin wall often runs diagonally."""
+from slidepipe.masks import EIGHT, Labels, fill_holes, inner_distance
 
 # A shape this close to a disc (area over that of the largest disc inside) has no neck.
 _ROUND_ENOUGH = 1.3
 # The dense part of an object speaks for its shape only if it is at least this share of it; a pale object has none.
 _DENSE_SHARE = 0.5
-
-
-def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Grow a mask by an octagon (crosses and squares in turn): a few shifted ORs, far faster than a general structuring element."""
-    for step in range(radius_px):
-        grown = mask.copy()
-        grown[1:] |= mask[:-1]
-        grown[:-1] |= mask[1:]
-        across = mask if step % 2 == 0 else grown.copy()
-        grown[:, 1:] |= across[:, :-1]
-        grown[:, :-1] |= across[:, 1:]
-        mask = grown
-    return mask
-
-
-def close(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Join what lies within twice the radius. Depends on pixels up to 2 * ``radius_px`` away."""
-    return ~dilate(~dilate(mask, radius_px), radius_px)
-
-
-def open_(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Remove what is thinner than twice the radius. Depends on pixels up to 2 * ``radius_px`` away."""
-    return dilate(~dilate(~mask, radius_px), radius_px)
-
-
-def fill_holes(mask: BoolArray) -> BoolArray:
-    """The mask and everything it encloses (an outside that meets only at corners does not leak in)."""
-    outside, _ = ndimage.label(~np.pad(mask, 1))
-    filled: BoolArray = (outside != outside[0, 0])[1:-1, 1:-1]
-    return filled
+# A slender piece holds at least a disc of this share of the usual radius; anything thinner is a fringe.
+_SLENDEREST = 0.3
 
 
 def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, neck_ratio: float) -> Labels:
@@ -54,28 +22,44 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects where the neck
     between them is narrower than ``neck_ratio`` times the smaller bulge; a bulge must hold a disc of ``least_radius_px``.
     Distances are those of ``dense``, the pixels of the mask that are plainly object: pale fringes that two neighbours share
-    would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask.
+    would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask. A dense piece
+    that hangs on the others by pale pixels only may be slender (a spindle beside a sphere), if it has the area of the square
+    around that disc.
     """
-    parts = mask.astype(np.int32)
     core = fill_holes(dense & mask)
     if core.sum() < _DENSE_SHARE * mask.sum():
         core = mask
-    distance: FloatArray = ndimage.distance_transform_edt(np.pad(core, 1))[1:-1, 1:-1]
+    distance = inner_distance(core)
     radius = float(distance.max())
-    if radius < least_radius_px or mask.sum() <= _ROUND_ENOUGH * np.pi * radius**2:
-        return parts
+    if mask.sum() <= _ROUND_ENOUGH * np.pi * radius**2:
+        return mask.astype(np.int32)
     side = 2 * max(1, round(least_radius_px / 2)) + 1
     peaks = (distance == ndimage.maximum_filter(distance, size=side)) & (distance >= least_radius_px)
-    markers, count = ndimage.label(peaks, EIGHT)
+    markers, count = ndimage.label(peaks | _slender_peaks(core, distance, least_radius_px), EIGHT)
     if count < 2:
-        return parts
+        return mask.astype(np.int32)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)
     heights = np.zeros(count + 1)
     np.maximum.at(heights, basins.ravel(), distance.ravel())
     into = _merge(_necks(basins, distance), heights, neck_ratio)
     _, renumbered = np.unique(into[basins], return_inverse=True)
-    parts = renumbered.reshape(basins.shape).astype(np.int32)
-    return parts
+    return renumbered.reshape(basins.shape).astype(np.int32)
+
+
+def _slender_peaks(core: BoolArray, distance: FloatArray, least_radius_px: float) -> BoolArray:
+    """The middles of separate pieces of ``core`` that are large enough, but too slender to hold the disc."""
+    peaks = np.zeros(core.shape, np.bool_)
+    pieces, count = ndimage.label(core, EIGHT)
+    if count < 2:
+        return peaks
+    for number, area in enumerate(np.bincount(pieces.ravel()).tolist()):
+        if number == 0 or area < (2 * least_radius_px) ** 2:
+            continue
+        piece = pieces == number
+        radius = distance[piece].max()
+        if least_radius_px > radius >= _SLENDEREST * least_radius_px:
+            peaks |= piece & (distance == radius)
+    return peaks
 
 
 def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]:
