@@ -1,0 +1,1 @@
+"""What people read: pages, charts and tables made from results."""

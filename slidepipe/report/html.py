@@ -1,0 +1,71 @@
+"""The few pieces that every report is made of: one self-contained page, pictures inside it, tables, escaped text.
+
+Nothing here refers to the network: styles and pictures travel in the file, so a page opens from disk years later.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from slidepipe.interfaces import UInt8Array
+
+STYLE = """
+:root { color-scheme: light; --ink: #1c2126; --soft: #5b6670; --line: #d9dee3; --ground: #ffffff; --tint: #f4f6f8; --mark: #0b6e99; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 16px; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .4em 0; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
+h3 { font-size: 1rem; margin: 1.2em 0 .3em; } p { max-width: 75ch; margin: .4em 0; } .soft { color: var(--soft); }
+.wide { overflow-x: auto; max-width: 100%; } svg, img { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 3px 10px; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+td.number, th.number { text-align: right; } tr.mark td { background: #e6f3f9; font-weight: 600; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px 28px; }
+"""
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole HTML page; ``body`` is HTML already, ``title`` is text, ``style`` is CSS beyond :data:`STYLE`."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def picture(rgb: UInt8Array, quality: int = 82) -> str:
+    """A data URI (JPEG) of uint8 (H, W, 3) sRGB pixels, for the ``src`` of an image."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = (), marked: Iterable[int] = ()
+) -> str:
+    """A table of text, escaped.
+
+    Args:
+        header: the columns' names.
+        rows: cells as text or anything with a ``str``; None shows as empty.
+        numbers: columns to align right.
+        marked: rows to bring out.
+    """
+    right, bold = set(numbers), set(marked)
+
+    def cells(tag: str, values: Sequence[object]) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if column in right else ''}>{'' if value is None else escape(str(value))}</{tag}>"
+            for column, value in enumerate(values)
+        )
+
+    body = "".join(
+        f"<tr{' class=mark' if number in bold else ''}>{cells('td', row)}</tr>\n" for number, row in enumerate(rows)
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{cells("th", header)}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+    )
