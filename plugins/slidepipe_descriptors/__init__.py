@@ -1,0 +1,5 @@
+"""The default backbone: descriptors that are computed, not learned, so it needs no weights."""
+
+from slidepipe_descriptors.backbone import DescriptorBackbone
+
+__all__ = ["DescriptorBackbone"]
