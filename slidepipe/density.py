@@ -21,28 +21,35 @@ NEIGHBOURS = 4
 BACKGROUND_REACH_PX = (NEIGHBOURS + 2) * CELL_PX
 """A pixel's density depends on others at most this far away: the next cell (interpolation), its neighbours, their width."""
 
+UNKNOWN = -1
+"""Background of a cell where too little near it was scanned."""
+
 _CELL_PERCENT = 70
 _NEIGHBOUR_PERCENT = 65
 _LEAST_SCANNED = CELL_PX**2 // 16  # a quarter of the pixels looked at: a thinner rim is blended with the scanner's fill
-_NO_LEVEL = -1
 _FAR_TOO_DENSE = np.int32(2_000_000)  # even at the least weight of an interpolation (1 / 1024) it hides the pixel
 # Lambert-Beer: OD = -log10(I / I0), in thousandths. A black pixel (I = 0) counts as half a grey level.
 _OD_OF_GREY: Int16Array = np.round(-1000 * np.log10(np.maximum(np.arange(256), 0.5) / 255)).astype(np.int16)
 
 
-def density(rgb: UInt8Array, scanned: BoolArray) -> Int16Array:
+def grey_of(rgb: UInt8Array) -> UInt8Array:
+    """The darker of green and blue, uint8 (H, W), of uint8 (H, W, 3).
+
+    Pollen and dinocysts are yellow to brown: they absorb blue first, then green and hardly red; black matter absorbs all three.
+    """
+    return np.minimum(rgb[..., 1], rgb[..., 2])
+
+
+def density(grey: UInt8Array, scanned: BoolArray, background: Int16Array) -> Int16Array:
     """Optical density over the local background, in thousandths: int16 (H, W), negative on pixels brighter than the background.
 
-    ``rgb`` is uint8 (H, W, 3), ``scanned`` bool (H, W), both sides multiples of :data:`CELL_PX`. The darker of green and blue
-    counts: pollen and dinocysts are yellow to brown, so they absorb blue first, then green and hardly red. Unscanned pixels get
-    0; so do slivers of scan too thin to have a background (less than a quarter of every cell near them).
+    ``grey`` is uint8 and ``scanned`` bool, (H, W), both sides multiples of :data:`CELL_PX`; ``background`` is that of
+    :func:`background_of`. Unscanned pixels get 0; so do slivers of scan too thin to have a background (less than a quarter of
+    every cell near them).
     """
-    grey = np.minimum(rgb[..., 1], rgb[..., 2])
-    levels = background_levels(grey, scanned)
-    known = _OD_OF_GREY[np.maximum(levels, 0)].astype(np.int32)
-    background: Int32Array = np.where(levels == _NO_LEVEL, _FAR_TOO_DENSE, known)
-    background = np.pad(background, 1, mode="edge")
-    rows, columns = levels.shape
+    rows, columns = background.shape
+    levels: Int32Array = np.where(background == UNKNOWN, _FAR_TOO_DENSE, background.astype(np.int32))
+    levels = np.pad(levels, 1, mode="edge")
     # A pixel lies between two cell centres; weights count in half pixels, so that they are whole numbers.
     whole = 2 * CELL_PX
     bits = 2 * (whole.bit_length() - 1)  # whole is a power of two: a shift is the quicker division by whole ** 2
@@ -52,7 +59,7 @@ def density(rgb: UInt8Array, scanned: BoolArray) -> Int16Array:
     column = np.repeat(np.arange(columns), CELL_PX) + np.tile(is_after, columns)
     row = np.repeat(np.arange(rows), CELL_PX) + np.tile(is_after, rows)
     column_weight, row_weight = np.tile(weight, columns).astype(np.int32), np.tile(weight, rows).astype(np.int32)
-    across: Int32Array = background[:, column] * (whole - column_weight) + background[:, column + 1] * column_weight
+    across: Int32Array = levels[:, column] * (whole - column_weight) + levels[:, column + 1] * column_weight
     out: Int16Array = np.empty(grey.shape, np.int16)
     for top in range(0, grey.shape[0], CELL_PX):  # one row of cells at a time stays in the processor's cache
         strip = slice(top, top + CELL_PX)
@@ -64,19 +71,20 @@ def density(rgb: UInt8Array, scanned: BoolArray) -> Int16Array:
     return out
 
 
-def background_levels(grey: UInt8Array, scanned: BoolArray) -> Int16Array:
-    """Background grey level of each cell, int16 (H / 16, W / 16), or -1 where too little near it was scanned.
+def background_of(grey: UInt8Array, scanned: BoolArray) -> Int16Array:
+    """Background of each cell as optical density in thousandths, int16 (H / 16, W / 16), or :data:`UNKNOWN`.
 
     ``grey`` is uint8 and ``scanned`` bool, (H, W), both sides multiples of :data:`CELL_PX`.
     """
     # Every second pixel each way says as much of a background as all of them do.
-    values = _cells(np.where(scanned[::2, ::2], grey[::2, ::2].astype(np.int16), np.int16(_NO_LEVEL)), CELL_PX // 2)
+    values = _cells(np.where(scanned[::2, ::2], grey[::2, ::2].astype(np.int16), np.int16(UNKNOWN)), CELL_PX // 2)
     cells = _rank(values, _CELL_PERCENT, _LEAST_SCANNED)
     rows, columns = cells.shape
-    padded = np.pad(cells, NEIGHBOURS, constant_values=_NO_LEVEL)
+    padded = np.pad(cells, NEIGHBOURS, constant_values=UNKNOWN)
     side = 2 * NEIGHBOURS + 1
     around = np.lib.stride_tricks.sliding_window_view(padded, (side, side)).reshape(rows, columns, side * side)
-    return _rank(around, _NEIGHBOUR_PERCENT, 1)
+    levels = _rank(around, _NEIGHBOUR_PERCENT, 1)
+    return np.where(levels == UNKNOWN, np.int16(UNKNOWN), _OD_OF_GREY[np.maximum(levels, 0)])
 
 
 def _cells(image: Int16Array, side: int) -> Int16Array:
@@ -88,8 +96,8 @@ def _cells(image: Int16Array, side: int) -> Int16Array:
 def _rank(values: Int16Array, percent: int, least: int) -> Int16Array:
     """Percentile (nearest rank) of the known values along the last axis, -1 where fewer than ``least`` are known."""
     ordered = np.sort(values, axis=-1)  # unknown ones are -1 and come first
-    unknown = (ordered == _NO_LEVEL).sum(axis=-1)
+    unknown = (ordered == UNKNOWN).sum(axis=-1)
     known = values.shape[-1] - unknown
     index = unknown + (np.maximum(known - 1, 0) * percent + 50) // 100
     level: Int16Array = np.take_along_axis(ordered, np.minimum(index, values.shape[-1] - 1)[..., None], axis=-1)[..., 0]
-    return np.where(known >= least, level, np.int16(_NO_LEVEL))
+    return np.where(known >= least, level, np.int16(UNKNOWN))

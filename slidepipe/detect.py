@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
-from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, Int16Array, density
+from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, UNKNOWN, Int16Array, background_of, density, grey_of
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, Detections, Region
 from slidepipe.masks import (
@@ -141,7 +141,10 @@ class DensityDetector:
             # Whole background cells: what is added counts as not scanned.
             missing = ((0, -height % CELL_PX), (0, -width % CELL_PX))
             rgb, scanned = np.pad(rgb, (*missing, (0, 0))), np.pad(scanned, missing)
-        found = _Search(self.settings, region.mpp, density(rgb, scanned), scanned, (height, width)).objects()
+        grey = grey_of(rgb)
+        background = background_of(grey, scanned)
+        dens = density(grey, scanned, background)
+        found = _Search(self.settings, region.mpp, dens, background, scanned, (height, width)).objects()
         return Detections(
             boxes=np.array([one.box for one in found], np.float64).reshape(-1, 4),
             owner=np.array([one.owner for one in found], np.float64).reshape(-1, 2),
@@ -152,12 +155,19 @@ class DensityDetector:
 
 
 class _Search:
-    """The search of one window. ``dens`` in thousandths; ``window`` is its height and width without padding."""
+    """The search of one window. ``dens`` and ``background`` in thousandths, the latter a cell; ``window`` is its height and width without padding."""
 
     def __init__(
-        self, settings: DensitySettings, mpp: float, dens: Int16Array, scanned: BoolArray, window: tuple[int, int]
+        self,
+        settings: DensitySettings,
+        mpp: float,
+        dens: Int16Array,
+        background: Int16Array,
+        scanned: BoolArray,
+        window: tuple[int, int],
     ) -> None:
-        self.settings, self.mpp, self.dens, self.scanned, self.window = settings, mpp, dens, scanned, window
+        self.settings, self.mpp, self.window = settings, mpp, window
+        self.dens, self.background, self.scanned = dens, background, scanned
         self.least_px, self.most_px = settings.min_size_um / mpp, settings.max_size_um / mpp
         self.part_radius_px = settings.min_part_radius_um / mpp
 
@@ -231,7 +241,20 @@ class _Search:
         own = np.zeros(dens.shape, np.bool_)
         own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = component.filled
         ring = surroundings(own, near, far)
-        return bool(np.median(dens[ring]) <= _SURROUNDINGS * np.median(dens[own]))
+        most = _SURROUNDINGS * float(np.median(dens[own]))
+        return float(np.median(dens[ring])) <= most and self._background_range(component.place) <= most
+
+    def _background_range(self, place: Place) -> int:
+        """How much the background differs over a place, in thousandths.
+
+        Inside something very large the background is that thing's own level. A piece of its rim has the field on one side,
+        and on the other what only seems to be field.
+        """
+        rows, columns = place
+        last_row, last_column = (rows.stop - 1) // CELL_PX, (columns.stop - 1) // CELL_PX
+        cells = self.background[rows.start // CELL_PX : last_row + 1, columns.start // CELL_PX : last_column + 1]
+        known = cells[cells != UNKNOWN]
+        return int(known.max()) - int(known.min()) if known.size else 0
 
     def _objects_of(self, component: _Component) -> list[_Object]:
         """The object that a component is, or the parts of the clump that it is; those that are objects at all."""
