@@ -2,9 +2,10 @@
 
     python benchmarks/make_composite.py --crops imagefolder_20 --seed 7 --out WELL [--slides 2] [--hard]
 
-Each crop (folder name = genus) is divided by its own background into transmission, turned, scaled to a plausible size, given a soft
-elliptical rim, and multiplied onto a smooth synthetic field with slow illumination changes and noise. Drawn brown and black
-polygons are debris, specks are dust, and some fossils lie in clumps of two or three that touch. Everything follows from the seed.
+Each crop (folder name = genus) is divided by its own background into transmission, turned, scaled to a plausible size, given a
+soft elliptical rim, and multiplied onto a smooth synthetic field with slow illumination changes and noise. Drawn brown and black
+polygons are debris, specks are dust, and some fossils lie in clumps of two or three that touch. Everything follows from the
+seed.
 
 Written to OUT: tiled pyramidal TIFFs that OpenSlide reads (0.25 um/px), ``truth.csv`` with one row an object (slide, genus or
 ``debris``, box in level-0 px, source, clump > 0 where objects touch) and ``reference.txt``, the crops that were not placed.
@@ -68,7 +69,8 @@ def field(look: Look, rng: np.random.Generator) -> FloatImage:
     angle = rng.uniform(0, 2 * np.pi)
     shade = look.drift * (np.cos(angle) * ramp[:, None] + np.sin(angle) * ramp[None, :])
     level = (1 + slow[: look.side_px, : look.side_px] + shade).astype(np.float32)
-    return level[..., None] * np.asarray(look.tint, np.float32)
+    tinted: FloatImage = level[..., None] * np.asarray(look.tint, np.float32)
+    return tinted
 
 
 def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArray[np.bool_]] | None:
@@ -87,7 +89,7 @@ def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArra
     scaled = Image.fromarray(np.clip(turned * 200, 0, 255).astype(np.uint8)).resize(
         (max(8, round(turned.shape[1] * scale)), max(8, round(turned.shape[0] * scale))), Image.Resampling.LANCZOS
     )
-    light = np.asarray(scaled, np.float32) / 200
+    light = np.asarray(scaled, np.float32) / np.float32(200)
     light[np.abs(light - 1) < 0.004] = 1
     dense = light[..., 1:].min(axis=2) < 0.88
     dense = ndimage.binary_closing(np.pad(dense, 6), iterations=5)[6:-6, 6:-6]

@@ -155,7 +155,11 @@ class DensityDetector:
 
 
 class _Search:
-    """The search of one window. ``dens`` and ``background`` in thousandths, the latter a cell; ``window`` is its height and width without padding."""
+    """The search of one window.
+
+    ``dens`` (a pixel) and ``background`` (a cell) are optical densities in thousandths; ``window`` is height and width without
+    padding, in pixels.
+    """
 
     def __init__(
         self,
