@@ -21,7 +21,7 @@ SIDE_PX = 128
 _GRID_PX = 64
 """Derivatives are sampled on this grid: statistics need no more."""
 
-_SIGMAS_PX = (0.8, 1.6, 3.2, 6.4)
+_SIGMAS_PX = (0.7, 1.4, 2.8, 5.6)
 _DENSITY_CEILING = 4.0
 _DENSITY_FLOOR = -0.3
 _BACKGROUND_PERCENTILE = 80
@@ -33,8 +33,8 @@ _TONES, _RIDGES, _RADIALS = 3, 3, 3
 
 # Gaussian windows over the distance from the centre, in shares of half the side: (radius, spread, weight of each block).
 _WINDOWS = {"object": (0.0, 0.50), "core": (0.0, 0.25), "rim": (0.55, 0.15)}
-_COVARIANCES = (("ridges", "object", 1.0), ("ridges", "core", 0.7), ("radials", "core", 0.5), ("all", "core", 0.5))
-_HISTOGRAM_WINDOW, _HISTOGRAM_WEIGHT = "rim", 0.7
+_COVARIANCES = (("ridges", "object", 7.8), ("all", "core", 7.5))
+_HISTOGRAM_WINDOW, _HISTOGRAM_WEIGHT = "rim", 1.1
 
 
 def _channels() -> dict[str, list[int]]:
