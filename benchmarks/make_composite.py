@@ -98,10 +98,8 @@ def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArra
         return None
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     mask = labels == largest
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if (
-        max(rows[-1] - rows[0], columns[-1] - columns[0]) < 80
-    ):  # under 20 um nobody would call it the fossil of its crop
+    x0, y0, x1, y1 = box_of(mask, 0, 0)
+    if max(x1 - x0, y1 - y0) < 80:  # under 20 um nobody would call it the fossil of its crop
         return None
     return light, mask
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
 from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, UNKNOWN, Int16Array, background_of, density, grey_of
-from slidepipe.errors import RegionError
+from slidepipe.errors import SlideError
 from slidepipe.interfaces import BoolArray, Detections, Region
 from slidepipe.masks import (
     EIGHT,
@@ -128,10 +128,10 @@ class DensityDetector:
         """Find the objects of a region (see :class:`slidepipe.interfaces.Detector`).
 
         Raises:
-            RegionError: the region's pixels are so much coarser than the wanted resolution that the halo would be too narrow.
+            SlideError: the region's pixels are so much coarser than the wanted resolution that the halo would be too narrow.
         """
         if region.mpp > _COARSEST * self.mpp:
-            raise RegionError(
+            raise SlideError(
                 f"detector {self.name}: the scan's pixels of {region.mpp:g} um are too coarse for detector setting mpp "
                 f"{self.mpp:g}. Set mpp to {region.mpp:g} (and min_size_um to at least {8 * region.mpp:g})"
             )

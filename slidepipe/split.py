@@ -31,11 +31,12 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
         core = mask
     distance = inner_distance(core)
     radius = float(distance.max())
-    if mask.sum() <= _ROUND_ENOUGH * np.pi * radius**2:
+    slender = _slender_peaks(core, distance, least_radius_px)
+    if not slender.any() and mask.sum() <= _ROUND_ENOUGH * np.pi * radius**2:
         return mask.astype(np.int32)
     side = 2 * max(1, round(least_radius_px / 2)) + 1
     peaks = (distance == ndimage.maximum_filter(distance, size=side)) & (distance >= least_radius_px)
-    markers, count = ndimage.label(peaks | _slender_peaks(core, distance, least_radius_px), EIGHT)
+    markers, count = ndimage.label(peaks | slender, EIGHT)
     if count < 2:
         return mask.astype(np.int32)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)

@@ -1,0 +1,70 @@
+"""Splitting: at necks, where there are any."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from slidepipe.split import split_touching
+
+Mask = npt.NDArray[np.bool_]
+
+
+def discs(*circles: tuple[float, float, float], height: int = 100, width: int = 220) -> Mask:
+    y, x = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), np.bool_)
+    for cx, cy, radius in circles:
+        mask |= np.hypot(x - cx, y - cy) <= radius
+    return mask
+
+
+def parts_of(mask: Mask, dense: Mask | None = None, neck_ratio: float = 0.72) -> npt.NDArray[np.int32]:
+    return split_touching(mask, mask if dense is None else dense, 10, neck_ratio)
+
+
+def test_parts_cover_the_mask_and_nothing_else() -> None:
+    mask = discs((50, 50, 30), (105, 50, 28), (155, 50, 25))
+    parts = parts_of(mask)
+    assert ((parts > 0) == mask).all()
+    assert set(np.unique(parts)) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("circles", "count"),
+    [
+        (((50, 50, 30),), 1),
+        (((50, 50, 30), (105, 50, 30)), 2),
+        (((50, 50, 30), (70, 50, 30)), 1),  # overlapping too far: a long object
+        (((50, 50, 30), (83, 50, 6)), 1),  # a bulge too small to be an object
+    ],
+)
+def test_a_neck_splits_and_a_waist_does_not(circles: tuple[tuple[float, float, float], ...], count: int) -> None:
+    assert parts_of(discs(*circles)).max() == count
+
+
+def test_a_pale_fringe_does_not_hide_the_neck() -> None:
+    dense = discs((60, 50, 30), (125, 50, 30))
+    mask = dense.copy()
+    mask[26:75, 60:125] = True
+    assert parts_of(mask).max() == 1
+    assert parts_of(mask, dense).max() == 2
+
+
+def test_a_slender_piece_beside_a_sphere_is_a_part() -> None:
+    dense = discs((50, 50, 30))
+    dense[15:85, 90:100] = True
+    mask = dense.copy()
+    mask[45:55, 50:100] = True
+    assert parts_of(mask, dense).max() == 2
+    dense[15:85, 94:100] = False  # 4 px by 70: a fringe
+    assert parts_of(mask, dense).max() == 1
+
+
+def test_a_pale_object_is_judged_by_its_whole_mask() -> None:
+    mask = discs((50, 50, 30), (105, 50, 30))
+    assert parts_of(mask, np.zeros(mask.shape, np.bool_)).max() == 2
+
+
+def test_the_neck_ratio_decides() -> None:
+    mask = discs((50, 50, 30), (96, 50, 30))
+    assert parts_of(mask, neck_ratio=0.3).max() == 1
+    assert parts_of(mask, neck_ratio=0.9).max() == 2
