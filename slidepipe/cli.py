@@ -155,6 +155,36 @@ def info(slide: Path, mpp: float | None) -> None:
 
 
 @main.group()
+def review() -> None:
+    """Have a palynologist check objects, and correct the counts by what they say."""
+
+
+@review.command("sample")
+@click.argument("results", type=EXISTING)
+@click.option("--n", "count", type=click.IntRange(min=1), default=50, show_default=True, help="Objects to draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--by",
+    type=click.Choice(["genus", "sample", "slide"]),
+    default="genus",
+    show_default=True,
+    help="Strata: the genera over the whole well, or within each sample or slide (corrects each sample's counts).",
+)
+def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
+    """Draw objects of RESULTS at random for review: review.csv, their crops and contact sheets."""
+    from slidepipe.review import LABELS, REVIEW, REVIEW_FOLDER
+    from slidepipe.review import sample_review as draw
+
+    rows = draw(results, count, seed, by)
+    click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW}")
+    click.echo(f"crops and contact sheets, numbered as its rows: {results / REVIEW_FOLDER}")
+    click.echo(
+        f"fill its column genus ('not a fossil' where it is none), or write {results / LABELS} (object_id,genus); "
+        "the same run command again corrects the counts"
+    )
+
+
+@main.group()
 def plugins() -> None:
     """List and check backbones, heads and detectors."""
 

@@ -62,6 +62,22 @@ class CropsConfig(_Settings):
     jpeg_quality: int = Field(92, ge=50, le=100, description="of the stored crops")
 
 
+class CountingConfig(_Settings):
+    """How the tables are made from the objects."""
+
+    minimum_specimens: int = Field(1, ge=1, description="specimens that a sample needs to count for a top or base")
+    rarefy_to: int | None = Field(
+        None,
+        ge=1,
+        description="fossils that richness is rarefied to; empty: the smallest sum of at least 20 in the well",
+    )
+    spike_genus: str | None = Field(
+        None,
+        description="genus of the reference set that was added as a spike (Lycopodium), with tablets, spores_per_tablet and "
+        "grams in samples.csv; it is no part of percentages",
+    )
+
+
 class RunConfig(_Settings):
     """Where and how the work is done. None of it changes a result."""
 
@@ -89,6 +105,7 @@ class Config(_Settings):
     head: HeadConfig = HeadConfig()
     detector: DetectorConfig = DetectorConfig()
     crops: CropsConfig = CropsConfig()
+    counting: CountingConfig = CountingConfig()
     run: RunConfig = RunConfig()
 
 

@@ -25,6 +25,8 @@ from slidepipe.plan import (
 )
 from slidepipe.progress import Progress
 from slidepipe.reference import ImageFolder, ReferenceSet, as_reference, fingerprint_folder, load_cached, save_cached
+from slidepipe.review import labels_sha256
+from slidepipe.spike import check_spike
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec
 from slidepipe.well import discover
@@ -51,8 +53,10 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     plugins.register_files(config.plugins)
     slides = discover(well, config.mpp)
     folder, embed, head = reference_folder(config), embed_spec(config), head_spec(config)
+    check_spike(slides, folder.names, config.counting.spike_genus)
     with store.locked(out), _disk_errors_told(out), ExitStack() as stack:
         check_same_well(out, slides)
+        labels = labels_sha256(out)
         store.sweep(out)
         states = [plan_slide(slide, out, config, embed) for slide in slides]
         for state in states:
@@ -73,7 +77,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             if state.job is not None and not state.failure:
                 state.lost = find_lost(state.job.folder, state.slide.slide_id)
 
-        wanted = tables_fingerprint(states, config, head, fingerprint)
+        wanted = tables_fingerprint(states, config, head, fingerprint, labels)
         previous = read_manifest(out)
         if previous.get("tables") == wanted and all((out / name).exists() for name in TABLES):
             return _summary(out, states, previous["objects"], previous["accepted"], redone=False)
@@ -88,7 +92,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         fitted = plugins.create("head", head.name, json.loads(head.settings)).fit(
             reference.embeddings, reference.genera, config.head.alpha
         )
-        counts = write_tables(out, states, fitted, reference, folder.names)
+        counts = write_tables(out, states, fitted, reference, folder.names, config.counting)
         summary = _summary(
             out,
             states,

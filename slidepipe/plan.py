@@ -16,7 +16,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import WellSlide
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 1, "embeddings": 1, "tables": 1}
+STAGE_VERSIONS = {"boxes": 1, "crops": 1, "embeddings": 1, "tables": 2}
 
 
 @dataclass
@@ -121,12 +121,13 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
     }
 
 
-def tables_fingerprint(states: list[SlideState], config: Config, head: PluginSpec, reference: str) -> str:
-    """What the tables depend on: every slide's embeddings and failures, the head, and the reference set."""
+def tables_fingerprint(states: list[SlideState], config: Config, head: PluginSpec, reference: str, labels: str) -> str:
+    """What the tables depend on: every slide's embeddings, spike and failures, the head, the references, a reviewer's labels."""
     slides = [
         (
             state.slide.slide_id,
             str(state.slide.sample),
+            str(state.slide.spike),
             state.failure,
             state.lost,
             state.job.fingerprints["embeddings"] if state.job else None,
@@ -134,7 +135,14 @@ def tables_fingerprint(states: list[SlideState], config: Config, head: PluginSpe
         for state in states
     ]
     return store.fingerprint(
-        "tables", STAGE_VERSIONS["tables"], slides, plugin_identity("head", head), config.head.alpha, reference
+        "tables",
+        STAGE_VERSIONS["tables"],
+        slides,
+        plugin_identity("head", head),
+        config.head.alpha,
+        reference,
+        config.counting.model_dump(),
+        labels,
     )
 
 

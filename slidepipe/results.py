@@ -61,6 +61,31 @@ class Results:
         return self._csv("counts_long.csv")
 
     @functools.cached_property
+    def diversity(self) -> pd.DataFrame:
+        """``diversity.csv``: one row a sample, among the trained genera."""
+        return self._csv("diversity.csv")
+
+    @functools.cached_property
+    def ranges(self) -> pd.DataFrame:
+        """``ranges.csv``: top and base of each genus."""
+        return self._csv("ranges.csv")
+
+    @functools.cached_property
+    def spike(self) -> pd.DataFrame:
+        """``spike.csv``: fossils a gram, where samples were spiked."""
+        return self._csv("spike.csv")
+
+    @functools.cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """``accuracy.csv``: precision and recall of each genus, where objects were reviewed."""
+        return self._csv("accuracy.csv")
+
+    @functools.cached_property
+    def corrected(self) -> pd.DataFrame:
+        """``corrected.csv``: raw and corrected counts, for the whole well and each sample."""
+        return self._csv("corrected.csv")
+
+    @functools.cached_property
     def failures(self) -> pd.DataFrame:
         """``failures.csv``: what could not be analysed, and why."""
         return self._csv("failures.csv")

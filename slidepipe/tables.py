@@ -5,18 +5,41 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slidepipe import store, tasks
-from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
-from slidepipe.interfaces import Head
-from slidepipe.objects import SlideObjects, classify_slide, write_objects
-from slidepipe.plan import SlideState
-from slidepipe.reference import ReferenceSet
+import pyarrow.parquet as pq
 
-TABLES = ("objects.parquet", "counts.csv", "counts_slides.csv", "counts_long.csv", "failures.csv")
+from slidepipe import store, tasks
+from slidepipe.config import CountingConfig
+from slidepipe.correct import correct_counts
+from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
+from slidepipe.diversity import diversity_table
+from slidepipe.interfaces import Head
+from slidepipe.objects import ACCEPTED, SlideObjects, classify_slide, write_objects
+from slidepipe.plan import SlideState
+from slidepipe.ranges import ranges_table
+from slidepipe.reference import ReferenceSet
+from slidepipe.spike import spike_table
+
+TABLES = (
+    "objects.parquet",
+    "counts.csv",
+    "counts_slides.csv",
+    "counts_long.csv",
+    "diversity.csv",
+    "ranges.csv",
+    "spike.csv",
+    "accuracy.csv",
+    "corrected.csv",
+    "failures.csv",
+)
 
 
 def write_tables(
-    out: Path, states: Sequence[SlideState], head: Head, reference: ReferenceSet, genera: Sequence[str]
+    out: Path,
+    states: Sequence[SlideState],
+    head: Head,
+    reference: ReferenceSet,
+    genera: Sequence[str],
+    counting: CountingConfig,
 ) -> list[SlideCount]:
     """Classify and count every slide, and write :data:`TABLES`.
 
@@ -26,7 +49,9 @@ def write_tables(
         head: fitted on ``reference``.
         reference: names an object's neighbours.
         genera: the columns of the count tables.
+        counting: how the tables are made.
     """
+    spike_genus = counting.spike_genus
     by_id = {state.slide.slide_id: state for state in states}
     counts = [SlideCount(state.slide, "failed", 0.0) for state in states if state.failure]
 
@@ -40,17 +65,39 @@ def write_tables(
         for objects in write_objects(path, classified()):
             state = by_id[objects.slide_id]
             area_mm2 = store.stage_attributes(store.slide_folder(out, objects.slide_id), "boxes")["analysed_mm2"]
-            counts.append(count_slide(state.slide, objects, area_mm2, partial=bool(state.lost)))
+            counts.append(count_slide(state.slide, objects, area_mm2, bool(state.lost), spike_genus))
 
     store.write_file(out / "objects.parquet", write)
+    samples = by_sample(counts)
+    native = [genus for genus in genera if genus != spike_genus]
     for name, table in (
-        ("counts.csv", sample_table(counts, genera)),
-        ("counts_slides.csv", slide_table(counts, genera)),
-        ("counts_long.csv", long_table(counts, genera)),
+        ("counts.csv", sample_table(counts, genera, spike_genus)),
+        ("counts_slides.csv", slide_table(counts, genera, spike_genus)),
+        ("counts_long.csv", long_table(counts, genera, spike_genus)),
+        ("diversity.csv", diversity_table(samples, genera, counting.rarefy_to, spike_genus)),
+        (
+            "ranges.csv",
+            ranges_table(samples, _specimens(out / "objects.parquet"), native, counting.minimum_specimens),
+        ),
+        ("spike.csv", spike_table(samples, genera, spike_genus)),
     ):
         store.write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
+    correct_counts(out, genera)
     store.write_text(out / "failures.csv", _failures_csv(states))
     return counts
+
+
+def _specimens(path: Path) -> dict[tuple[str, str], list[str]]:
+    """The accepted objects of each sample and genus, the most certain first."""
+    columns = ["sample_id", "genus", "object_id", "p_value"]
+    accepted = pq.read_table(path, columns=columns, filters=[("state", "=", ACCEPTED)]).to_pandas()
+    accepted = accepted.sort_values(["p_value", "object_id"], ascending=[False, True], kind="stable")
+    specimens: dict[tuple[str, str], list[str]] = {}
+    for sample_id, genus, object_id in zip(
+        accepted["sample_id"], accepted["genus"], accepted["object_id"], strict=True
+    ):
+        specimens.setdefault((sample_id, genus), []).append(object_id)
+    return specimens
 
 
 def find_lost(folder: Path, slide_id: str) -> list[tuple[str, str, str]]:

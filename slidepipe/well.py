@@ -5,6 +5,7 @@ read is an error; a ``samples.csv`` in the well's folder says what the names do 
 """
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ SLIDE_SUFFIXES = frozenset({".mrxs", ".svs", ".tif", ".tiff", ".ndpi", ".vms", "
 SAMPLE_TYPES = ("SWC", "DC", "CC", "C")
 
 SAMPLES_FILE = "samples.csv"
-_SAMPLES_COLUMNS = ("slide", "well", "depth_m", "sample_type", "mpp", "exclude")
+_SPIKE_COLUMNS = ("tablets", "spores_per_tablet", "spores_sd", "grams")
+_SAMPLES_COLUMNS = ("slide", "well", "depth_m", "sample_type", "mpp", "exclude", *_SPIKE_COLUMNS)
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "y", "x"}), frozenset({"", "0", "false", "no", "n"})
 
 # The depth is the number right before "m" and a sample type, wherever the well's own numbers are. What follows the type (a
@@ -50,13 +52,26 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Spike:
+    """What was added to a sample to tell fossils a gram: ``tablets`` of ``spores_per_tablet`` spores (``spores_sd``: standard
+    deviation of one tablet) in ``grams`` of rock.
+    """
+
+    tablets: float
+    spores_per_tablet: float
+    spores_sd: float
+    grams: float
+
+
+@dataclass(frozen=True)
 class WellSlide:
-    """A slide of the well: its id (path below the well without suffix), file, sample and, where given by hand, mpp."""
+    """A slide of the well: its id (path below the well without suffix), file, sample and, where given by hand, mpp and spike."""
 
     slide_id: str
     path: Path
     sample: Sample
     mpp: float | None = None
+    spike: Spike | None = None
 
 
 def parse_name(stem: str) -> Sample:
@@ -127,7 +142,11 @@ def _assemble(
             continue
         own_mpp = row.get("mpp", "")
         slides[slide_id] = WellSlide(
-            slide_id, path, sample, _number(own_mpp, root / SAMPLES_FILE, slide_id, "mpp") if own_mpp else mpp
+            slide_id,
+            path,
+            sample,
+            _number(own_mpp, root / SAMPLES_FILE, slide_id, "mpp") if own_mpp else mpp,
+            _spike(row, root / SAMPLES_FILE, slide_id),
         )
     if unread:
         more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
@@ -142,6 +161,7 @@ def _assemble(
         )
     if not slides:
         raise WellError(f"{source}: every slide is excluded in {SAMPLES_FILE}")
+    _check_spikes(slides.values(), root / SAMPLES_FILE)
     return [slides[slide_id] for slide_id in sorted(slides)]
 
 
@@ -269,4 +289,31 @@ def _number(text: str, path: Path, slide_id: str, column: str) -> float:
         value = float(text.replace(",", "."))
     except ValueError as error:
         raise WellError(f"{path}: {column} '{text}' of {slide_id} is not a number") from error
-    return check_mpp(value, f"{path}: {column} of {slide_id}")
+    return check_mpp(value, f"{path}: {column} of {slide_id}") if column == "mpp" else value
+
+
+def _spike(row: dict[str, str], path: Path, slide_id: str) -> Spike | None:
+    given = {column: row[column] for column in _SPIKE_COLUMNS if row.get(column)}
+    if not given:
+        return None
+    missing = [column for column in ("tablets", "spores_per_tablet", "grams") if column not in given]
+    if missing:
+        raise WellError(f"{path}: {slide_id} has {next(iter(given))} but no {missing[0]}. Give all, or leave all empty")
+    values = {column: _number(text, path, slide_id, column) for column, text in given.items()}
+    for column, value in values.items():
+        if not math.isfinite(value) or value < 0 or (value == 0 and column != "spores_sd"):
+            raise WellError(f"{path}: {column} '{given[column]}' of {slide_id} must be above 0")
+    return Spike(values["tablets"], values["spores_per_tablet"], values.get("spores_sd", 0.0), values["grams"])
+
+
+def _check_spikes(slides: Iterable[WellSlide], path: Path) -> None:
+    first: dict[Sample, WellSlide] = {}
+    for slide in slides:
+        if slide.spike is None:
+            continue
+        other = first.setdefault(slide.sample, slide)
+        if other.spike != slide.spike:
+            raise WellError(
+                f"{path}: {other.slide_id} and {slide.slide_id} are of one sample but have different tablets or grams. "
+                "Correct one, or leave one empty"
+            )

@@ -1,0 +1,272 @@
+"""Corrected counts: what a reviewer's labels of a random few objects say of the counts of all.
+
+See :mod:`slidepipe.review` for the draw and :mod:`slidepipe.audit` for the estimator. What is corrected are the detected, usable
+objects: fossils that the detector missed are beyond any label.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from slidepipe import store
+from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
+from slidepipe.count import LONG_COLUMNS, rounded
+from slidepipe.errors import ResultsError
+from slidepipe.intervals import Estimate
+from slidepipe.objects import ACCEPTED
+from slidepipe.results import Results
+from slidepipe.review import FRAME_COLUMNS, LABELS, REVIEW, frame_of, read_cells, read_labels, read_review
+
+UNCORRECTED = "uncorrected detections"
+CORRECTED = "corrected"
+
+#: ``sample_id`` of the rows of ``corrected.csv`` for the samples together.
+WHOLE_WELL = "(whole well)"
+
+ACCURACY_COLUMNS = (
+    "genus",
+    "count",
+    "labelled",
+    "right",
+    "precision",
+    "precision_low",
+    "precision_high",
+    "recall",
+    "recall_low",
+    "recall_high",
+    "correction",
+)
+CORRECTED_COLUMNS = (
+    "sample_id",
+    "well",
+    "depth_m",
+    "sample_type",
+    "genus",
+    "count",
+    "corrected",
+    "corrected_low",
+    "corrected_high",
+    "correction",
+)
+_SAMPLE_COLUMNS = CORRECTED_COLUMNS[:4]
+_LONG_CORRECTION = CORRECTED_COLUMNS[6:]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The labelled strata of a RESULTS folder.
+
+    Attributes:
+        strata: all strata of the draw with their labels.
+        by_sample: each of them lies within one sample.
+        labelled: objects with a label, of those ``drawn``.
+        same_answers: the head's answers are still those that the strata were made from.
+        problem: why the labels correct nothing; empty where they do.
+    """
+
+    strata: tuple[Stratum, ...] = ()
+    by_sample: bool = False
+    labelled: int = 0
+    drawn: int = 0
+    same_answers: bool = False
+    problem: str = ""
+
+    def strata_of(self, sample_id: str) -> list[Stratum]:
+        """The strata within one sample (those of a draw by sample or slide)."""
+        return [stratum for stratum in self.strata if stratum.sample_id == sample_id]
+
+
+def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
+    """Write ``accuracy.csv`` and ``corrected.csv``, and the correction columns of ``counts_long.csv``, from the labels there are.
+
+    Without labels, and where they cannot correct, the column ``correction`` says "uncorrected detections" and why.
+
+    Args:
+        results: a RESULTS folder with ``objects.parquet``, ``counts.csv`` and ``counts_long.csv``.
+        genera: the genera of the tables; None takes the manifest's.
+
+    Raises:
+        ResultsError: no finished results, or ``review.csv`` or ``labels.csv`` cannot be read.
+    """
+    if genera is None:
+        genera = [str(genus) for genus in Results(results).manifest["reference"]["genera"]]
+    try:
+        objects = pq.read_table(results / "objects.parquet", columns=list(FRAME_COLUMNS)).to_pandas()
+    except OSError as error:
+        raise ResultsError(
+            f"{results / 'objects.parquet'}: cannot be read ({error}). Run the same command again"
+        ) from error
+    accepted = objects[objects["state"] == ACCEPTED]
+    counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
+    samples = [
+        {column: row[column] for column in (*_SAMPLE_COLUMNS, "status")}
+        for row in read_cells(results / "counts.csv", (*_SAMPLE_COLUMNS, "status"))
+    ]
+    audit = take_audit(frame_of(objects), read_review(results), read_labels(results), genera)
+    tables = {
+        "accuracy.csv": accuracy_table(audit, counts, genera),
+        "corrected.csv": (corrected := corrected_table(audit, counts, samples, genera)),
+        "counts_long.csv": _long_table(read_cells(results / "counts_long.csv", LONG_COLUMNS), corrected),
+    }
+    for name, table in tables.items():
+        store.write_text(results / name, table.to_csv(index=False, lineterminator="\n"))
+
+
+def take_audit(
+    frame: pd.DataFrame, review: pd.DataFrame | None, labels: Mapping[str, str], genera: Sequence[str]
+) -> Audit:
+    """Join the labels to the draw; labels of objects that were not drawn correct nothing, as chance did not choose them.
+
+    Args:
+        frame: the usable objects of the results as they are now.
+        review: the draw.
+        labels: by object id; "" is not a fossil.
+        genera: names that labels are matched to, whatever their case.
+    """
+    if not labels:
+        return Audit(problem="no labels")
+    if review is None:
+        return Audit(problem=f"{LABELS} alone is no random draw: draw with 'slidepipe review sample'")
+    sizes = review.drop_duplicates("stratum").set_index("stratum")["stratum_size"]
+    place = ["object_id", "x0", "y0", "x1", "y1"]
+    found = review.merge(frame, on=place, suffixes=("", "_now"))
+    if int(sizes.sum()) != len(frame) or len(found) != len(review):
+        return Audit(problem=f"{REVIEW} was drawn from other detections: move it away and draw again")
+    named = {genus.lower(): genus for genus in genera}
+    strata: dict[str, Stratum] = {}
+    labelled = 0
+    for row in review.sort_values("object_id").to_dict("records"):
+        stratum = strata.setdefault(
+            row["stratum"], Stratum(row["stratum_kind"], row["stratum_sample"], int(row["stratum_size"]))
+        )
+        label = labels.get(row["object_id"])
+        if label is not None:
+            stratum.labels.append(named.setdefault(label.lower(), label))
+            labelled += 1
+    empty = sorted(name for name, stratum in strata.items() if not stratum.labels)
+    return Audit(
+        strata=tuple(strata[name] for name in sorted(strata)),
+        by_sample=bool((review["stratum_sample"] != "").all()),
+        labelled=labelled,
+        drawn=len(review),
+        same_answers=_answers_kept(found, frame, strata.values()),
+        problem=f"{labelled} of {len(review)} drawn objects have labels, none in stratum '{empty[0]}'" if empty else "",
+    )
+
+
+def _answers_kept(found: pd.DataFrame, frame: pd.DataFrame, strata: Iterable[Stratum]) -> bool:
+    """Whether the drawn objects, and as many of each genus as then, are answered as they were when the strata were made."""
+    sizes = Counter[str]()
+    for stratum in strata:
+        if not stratum.is_unknown:
+            sizes[stratum.kind] += stratum.size
+    answers = found["genus_now"].where(found["state"] == ACCEPTED, "")
+    kinds = found["stratum_kind"].where(~found["stratum_kind"].isin([NEAR, FAR]), "")
+    accepted = frame.loc[frame["state"] == ACCEPTED, "genus"]
+    return bool((answers == kinds).all()) and sizes == Counter(accepted)
+
+
+def accuracy_table(audit: Audit, counts: Mapping[tuple[str, str], int], genera: Sequence[str]) -> pd.DataFrame:
+    """``accuracy.csv``: precision and recall of each genus over the whole well with 95 % intervals.
+
+    ``labelled`` of the objects accepted as the genus have a label, and ``right`` of these are of it. Recall is of the fossils
+    among the detected objects. Both are empty where the head has been changed since the draw: its answers are not those drawn.
+    """
+    rows = []
+    for genus in genera:
+        count = sum(number for (_, name), number in counts.items() if name == genus)
+        told: GenusAudit | None = None
+        if audit.problem:
+            correction = _uncorrected(audit.problem)
+        elif not audit.same_answers:
+            correction = "the head was changed since the draw"
+        else:
+            told, correction = audit_genus(audit.strata, genus), _corrected(audit)
+        rows.append(
+            {
+                "genus": genus,
+                "count": count,
+                "labelled": told.labelled if told else "",
+                "right": told.right if told else "",
+                **_interval("precision", told.precision if told else None, 4),
+                **_interval("recall", told.recall if told else None, 4),
+                "correction": correction,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(ACCURACY_COLUMNS))
+
+
+def corrected_table(
+    audit: Audit, counts: Mapping[tuple[str, str], int], samples: Sequence[Mapping[str, str]], genera: Sequence[str]
+) -> pd.DataFrame:
+    """``corrected.csv``: the raw count and the corrected one with its 95 % interval, for the whole well and each sample.
+
+    Genera that only the reviewer named have rows too. A sample's counts are corrected where strata lie within samples (a draw by
+    sample or slide): labels from elsewhere in the well would say nothing sure of it.
+    """
+    named = {label for stratum in audit.strata for label in stratum.labels if label}
+    listed = [*genera, *sorted(named - set(genera))]
+    wells = ", ".join(sorted({sample["well"] for sample in samples}))
+    rows: list[dict[str, Any]] = []
+
+    def add(place: Mapping[str, str], number: Mapping[str, int], strata: Sequence[Stratum], problem: str) -> None:
+        for genus in listed:
+            total = None if problem else audit_genus(strata, genus).total
+            rows.append(
+                {
+                    **place,
+                    "genus": genus,
+                    "count": number.get(genus, 0),
+                    **_interval("corrected", total, 2),
+                    "correction": _uncorrected(problem) if problem else _corrected(audit),
+                }
+            )
+
+    whole: Counter[str] = Counter()
+    for (_, genus), number in counts.items():
+        whole[genus] += number
+    add({"sample_id": WHOLE_WELL, "well": wells, "depth_m": "", "sample_type": ""}, whole, audit.strata, audit.problem)
+    for sample in samples:
+        if sample["status"] == "failed":
+            continue
+        sample_id = sample["sample_id"]
+        here = {genus: number for (name, genus), number in counts.items() if name == sample_id}
+        problem = audit.problem
+        if not problem and not audit.by_sample:
+            problem = "reviewed over the whole well: see corrected.csv"
+        place = {column: sample[column] for column in _SAMPLE_COLUMNS}
+        add(place, here, audit.strata_of(sample_id), problem)
+    return pd.DataFrame(rows, columns=list(CORRECTED_COLUMNS))
+
+
+def _long_table(rows: Sequence[Mapping[str, str]], corrected: pd.DataFrame) -> pd.DataFrame:
+    columns = [*LONG_COLUMNS, *_LONG_CORRECTION]
+    cells = {
+        (row["sample_id"], row["genus"]): {column: row[column] for column in _LONG_CORRECTION}
+        for row in corrected.to_dict("records")
+    }
+    return pd.DataFrame(
+        [{**{name: row[name] for name in LONG_COLUMNS}, **cells[row["sample_id"], row["genus"]]} for row in rows],
+        columns=columns,
+    )
+
+
+def _interval(name: str, estimate: Estimate | None, digits: int) -> dict[str, object]:
+    names = (name, f"{name}_low", f"{name}_high")
+    if estimate is None:
+        return dict.fromkeys(names, "")
+    values = (estimate.value, estimate.low, estimate.high)
+    return {column: rounded(value, digits) for column, value in zip(names, values, strict=True)}
+
+
+def _uncorrected(problem: str) -> str:
+    return UNCORRECTED if problem in ("", "no labels") else f"{UNCORRECTED} ({problem})"
+
+
+def _corrected(audit: Audit) -> str:
+    return CORRECTED if audit.labelled == audit.drawn else f"{CORRECTED} ({audit.labelled} of {audit.drawn} labelled)"

@@ -1,0 +1,126 @@
+"""Tops and bases: the shallowest and the deepest sample of each genus, with the specimens that say so.
+
+Cuttings cave: what falls from the wall of the hole above is found too deep, never too shallow. So a top holds in any sample, and
+a base only in core; a base in anything else is "possibly caved".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from slidepipe.count import SampleCount, sample_columns
+
+#: Sample types whose fossils come from their own depth: sidewall core, core (chip), conventional core.
+CORE_TYPES = frozenset({"SWC", "C", "CC"})
+
+#: Specimens named for a top or base, the most certain ones; all of them are in objects.parquet.
+_NAMED_SPECIMENS = 10
+
+_END_COLUMNS = ("m", "sample_id", "sample_type", "specimens", "object_ids")
+RANGES_COLUMNS = (
+    "well",
+    "genus",
+    "specimens",
+    "samples",
+    *(f"top_{name}" for name in _END_COLUMNS),
+    "top_note",
+    *(f"base_{name}" for name in _END_COLUMNS),
+    "base_note",
+    *(f"core_base_{name}" for name in _END_COLUMNS),
+)
+
+#: Object ids by sample and genus, the most certain first.
+Specimens = Mapping[tuple[str, str], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Well:
+    """The samples of one well that have a depth, shallowest first; at one depth, core goes last (as the deeper evidence)."""
+
+    name: str
+    samples: tuple[SampleCount, ...]
+
+
+def ranges_table(
+    samples: Sequence[SampleCount], specimens: Specimens, genera: Sequence[str], minimum_specimens: int
+) -> pd.DataFrame:
+    """``ranges.csv``: one row a well and genus.
+
+    A sample holds a genus if at least ``minimum_specimens`` were accepted in it. Where none does, the cells of top and base are
+    empty. Samples without a depth, and those of which nothing was analysed, tell nothing; the notes say where such a sample lies
+    beyond a top or base. ``core_base_*`` is the deepest sample of core.
+
+    Args:
+        samples: all samples of the well.
+        specimens: the object ids of each sample and genus, the most certain first.
+        genera: the rows, in this order (leave the spike out).
+        minimum_specimens: 1 or more.
+    """
+    rows = [_row(well, genus, specimens, minimum_specimens) for well in _wells(samples) for genus in genera]
+    return pd.DataFrame(rows, columns=list(RANGES_COLUMNS))
+
+
+def _wells(samples: Sequence[SampleCount]) -> list[_Well]:
+    wells: dict[str, list[SampleCount]] = {}
+    for count in samples:
+        wells.setdefault(count.sample.well, [])
+        if count.sample.depth_m is not None:
+            wells[count.sample.well].append(count)
+    return [
+        _Well(
+            name,
+            tuple(sorted(members, key=lambda count: (count.sample.depth_m, _is_core(count), count.sample.sample_type))),
+        )
+        for name, members in sorted(wells.items())
+    ]
+
+
+def _row(well: _Well, genus: str, specimens: Specimens, minimum: int) -> dict[str, object]:
+    held = [place for place, count in enumerate(well.samples) if count.genera[genus] >= minimum]
+    row: dict[str, object] = dict.fromkeys(RANGES_COLUMNS, "")
+    row |= {
+        "well": well.name,
+        "genus": genus,
+        "specimens": sum(count.genera[genus] for count in well.samples),
+        "samples": len(held),
+    }
+    if not held:
+        return row
+    top, base = well.samples[held[0]], well.samples[held[-1]]
+    core = [well.samples[place] for place in held if _is_core(well.samples[place])]
+    row |= _end("top", top, genus, specimens) | _end("base", base, genus, specimens)
+    row["top_note"] = "; ".join(_beyond(well, held[0], -1))
+    caved = [] if _is_core(base) else ["possibly caved"]
+    row["base_note"] = "; ".join(caved + _beyond(well, held[-1], 1))
+    if core:
+        row |= _end("core_base", core[-1], genus, specimens)
+    return row
+
+
+def _end(name: str, count: SampleCount, genus: str, specimens: Specimens) -> dict[str, object]:
+    sample = sample_columns(count.sample)
+    values = (
+        sample["depth_m"],
+        sample["sample_id"],
+        sample["sample_type"],
+        count.genera[genus],
+        "; ".join(specimens.get((count.sample.sample_id, genus), ())[:_NAMED_SPECIMENS]),
+    )
+    return {f"{name}_{column}": value for column, value in zip(_END_COLUMNS, values, strict=True)}
+
+
+def _beyond(well: _Well, place: int, step: int) -> list[str]:
+    """What keeps a top (step -1) or base (step 1) at ``place`` from being the end of the range."""
+    last = 0 if step < 0 else len(well.samples) - 1
+    if place == last:
+        return ["shallowest sample of the well" if step < 0 else "deepest sample of the well"]
+    neighbour = well.samples[place + step]
+    if neighbour.status in ("failed", "partial"):
+        direction = "above" if step < 0 else "below"
+        return [f"the sample {direction} ({neighbour.sample.sample_id}) is {neighbour.status}"]
+    return []
+
+
+def _is_core(count: SampleCount) -> bool:
+    return count.sample.sample_type in CORE_TYPES

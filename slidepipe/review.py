@@ -1,0 +1,345 @@
+"""Drawing objects for a palynologist to review, at random and on record, so that corrected counts follow from the labels.
+
+``review.csv`` holds the draw and its design: each object's stratum, how many objects the stratum has (``stratum_size``) and how
+many were drawn from it (``stratum_drawn``). ``labels.csv`` (object_id, genus) is what the reviewer says.
+"""
+
+import csv
+import hashlib
+import heapq
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from slidepipe import store
+from slidepipe.audit import FAR, NEAR
+from slidepipe.crops import decode_crop
+from slidepipe.errors import ResultsError, SettingsError
+from slidepipe.objects import ACCEPTED, UNUSABLE
+from slidepipe.results import Results
+
+By = Literal["genus", "sample", "slide"]
+BY: tuple[By, ...] = get_args(By)
+
+REVIEW, LABELS, REVIEW_FOLDER = "review.csv", "labels.csv", "review"
+
+REVIEW_COLUMNS = (
+    "object_id",
+    "slide_id",
+    "sample_id",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "candidate",
+    "crop",
+    "stratum",
+    "stratum_kind",
+    "stratum_sample",
+    "stratum_size",
+    "stratum_drawn",
+    "weight",
+    "genus",
+)
+
+#: Columns of ``objects.parquet`` that a draw needs.
+FRAME_COLUMNS = (
+    *("object_id", "slide_id", "sample_id", "x0", "y0", "x1", "y1"),
+    *("state", "genus", "candidate", "p_value", "distance"),
+)
+
+NOT_A_FOSSIL = "not a fossil"
+_NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
+
+_CELL_PX, _LABEL_PX, _COLUMNS, _ROWS = 220, 22, 5, 6
+
+
+def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") -> pd.DataFrame:
+    """Draw ``count`` objects of a RESULTS folder, and write ``review.csv``, their crops and contact sheets (``review/``).
+
+    Given again with a larger ``count`` and the same seed and strata, the draw grows: what was drawn before stays, with the labels
+    that ``review.csv`` holds.
+
+    Args:
+        results: the RESULTS folder.
+        count: objects to draw.
+        seed: of the draw.
+        by: strata are the answers (each genus, unknown) over the whole well, or within each sample or slide.
+
+    Returns:
+        the rows of ``review.csv``.
+
+    Raises:
+        ResultsError: no finished results, or another draw is there.
+        SettingsError: ``count`` is too small for one object a stratum.
+    """
+    opened = Results(results)
+    frame = frame_of(opened.objects)
+    drawn = draw(frame, count, seed, by)
+    before = read_review(results)
+    rows = drawn if before is None else _grown(drawn, before, results)
+    rows["crop"] = [f"{REVIEW_FOLDER}/{number:04d}.jpg" for number in range(1, len(rows) + 1)]
+    rows = rows[list(REVIEW_COLUMNS)].reset_index(drop=True)
+    folder = results / REVIEW_FOLDER
+    folder.mkdir(exist_ok=True)
+    jpegs = [
+        opened.crop_reader(slide_id).jpeg(int(object_id.rpartition(":")[2]))
+        for slide_id, object_id in zip(rows["slide_id"], rows["object_id"], strict=True)
+    ]
+    for name, jpeg in zip(rows["crop"], jpegs, strict=True):
+        store.write_file(results / name, lambda part, data=jpeg: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
+    _write_sheets(folder, jpegs)
+    store.write_text(results / REVIEW, rows.to_csv(index=False, lineterminator="\n"))
+    return rows
+
+
+def frame_of(objects: pd.DataFrame) -> pd.DataFrame:
+    """The objects that a draw is from: all usable ones (unusable objects cannot be judged by anyone)."""
+    return objects.loc[objects["state"] != UNUSABLE, list(FRAME_COLUMNS)].reset_index(drop=True)
+
+
+def draw(frame: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
+    """A stratified random draw without replacement.
+
+    Each stratum's objects are ordered by a hash of the seed and their id, and the first are taken; so a larger draw holds the
+    smaller one, and rows of the result, ordered by another hash, may be labelled from the top in any number.
+
+    Args:
+        frame: usable objects, columns :data:`FRAME_COLUMNS`.
+        count: objects to draw; all of them where there are no more.
+        seed: of the draw.
+        by: see :func:`sample_review`.
+
+    Returns:
+        the columns of ``review.csv`` but the crops.
+    """
+    if by not in BY:
+        raise SettingsError(f"--by is '{by}'; give one of {', '.join(BY)}")
+    if frame.empty:
+        raise SettingsError("no object to review: the results hold none that can be judged")
+    strata = frame.assign(stratum_kind=_kinds(frame))
+    strata["stratum_sample"] = strata["sample_id"] if by != "genus" else ""
+    place = {"genus": None, "sample": "sample_id", "slide": "slide_id"}[by]
+    strata["stratum"] = strata["stratum_kind"] if place is None else strata[place] + ": " + strata["stratum_kind"]
+    names, sizes_there = np.unique(strata["stratum"].to_numpy(str), return_counts=True)
+    sizes = {str(name): int(size) for name, size in zip(names, sizes_there, strict=True)}
+    kinds = dict(zip(strata["stratum"], strata["stratum_kind"], strict=True))
+    taken = allocate(sizes, kinds, count)
+    strata["_key"] = [_hash(seed, "draw", name) for name in strata["object_id"]]
+    ordered = strata.sort_values(["stratum", "_key", "object_id"])
+    rank = ordered.groupby("stratum").cumcount()
+    rows = ordered[rank < ordered["stratum"].map(taken)].copy()
+    rows["stratum_size"] = rows["stratum"].map(sizes)
+    rows["stratum_drawn"] = rows["stratum"].map(taken)
+    rows["weight"] = (rows["stratum_size"] / rows["stratum_drawn"]).round(6)
+    rows["_key"] = [_hash(seed, "order", name) for name in rows["object_id"]]
+    rows = rows.sort_values(["_key", "object_id"])
+    rows["genus"] = ""
+    return rows[[column for column in REVIEW_COLUMNS if column != "crop"]].reset_index(drop=True)
+
+
+def allocate(sizes: Mapping[str, int], kinds: Mapping[str, str], count: int) -> dict[str, int]:
+    """How many objects each stratum gives.
+
+    Half are objects accepted as a genus, half unknown ones; one from each stratum at least, the others as the strata's sizes are
+    (Sainte-Laguë, so that no stratum's number falls as ``count`` grows); of the unknown, the near ones give as many as the far.
+
+    Args:
+        sizes: objects of each stratum.
+        kinds: genus of each stratum, or :data:`~slidepipe.audit.NEAR` or :data:`~slidepipe.audit.FAR`.
+        count: objects to draw in all.
+
+    Raises:
+        SettingsError: fewer than one a stratum.
+    """
+    unknown = [name for name in sizes if kinds[name] in (NEAR, FAR)]
+    accepted = [name for name in sizes if kinds[name] not in (NEAR, FAR)]
+    if count < len(sizes):
+        raise SettingsError(
+            f"--n {count} is too few: each of {len(sizes)} strata needs an object. "
+            f"Give --n {len(sizes)} or more, or a coarser --by"
+        )
+    total_accepted, total_unknown = (sum(sizes[name] for name in names) for names in (accepted, unknown))
+    count = min(count, total_accepted + total_unknown)
+    for_accepted = max(count // 2, len(accepted), count - total_unknown)
+    for_accepted = min(for_accepted, total_accepted, count - len(unknown))
+    of_kind = {kind: sum(sizes[name] for name in unknown if kinds[name] == kind) for kind in (NEAR, FAR)}
+    return {
+        **_apportion(accepted, {name: float(sizes[name]) for name in accepted}, sizes, for_accepted),
+        **_apportion(
+            unknown, {name: sizes[name] / of_kind[kinds[name]] for name in unknown}, sizes, count - for_accepted
+        ),
+    }
+
+
+def read_review(results: Path) -> pd.DataFrame | None:
+    """``review.csv`` (all text but its numbers), or None where nothing was drawn.
+
+    Raises:
+        ResultsError: it cannot be read, or lost its design columns.
+    """
+    path = results / REVIEW
+    if not path.exists():
+        return None
+    rows = pd.DataFrame(read_cells(path, REVIEW_COLUMNS), columns=list(REVIEW_COLUMNS), dtype=object)
+    numbers = ("x0", "y0", "x1", "y1", "stratum_size", "stratum_drawn")
+    try:
+        for column in numbers:
+            rows[column] = pd.to_numeric(rows[column]).astype("int64")
+    except (ValueError, TypeError) as error:
+        raise ResultsError(
+            f"{path}: a number is missing or damaged ({error}). Restore the file, or draw again"
+        ) from error
+    return rows
+
+
+def read_labels(results: Path) -> dict[str, str]:
+    """What the reviewer said, by object id: a genus, or "" for not a fossil. Empty where there are no labels.
+
+    ``labels.csv``: columns object_id and genus; an empty genus, "not a fossil", "debris" or a name that starts with "_" all say
+    that it is none. In a saved copy of ``review.csv`` (it has the column ``stratum``), and in ``review.csv`` itself, an empty
+    genus says that the object has not been looked at. ``labels.csv`` goes before ``review.csv``.
+
+    Raises:
+        ResultsError: it cannot be read, a column is missing, or an object has two labels.
+    """
+    labels: dict[str, str] = {}
+    for name in (REVIEW, LABELS):
+        path = results / name
+        if not path.exists():
+            continue
+        here: dict[str, str] = {}
+        for cells in read_cells(path, ("object_id", "genus")):
+            genus = cells["genus"].strip()
+            if not cells["object_id"] or (not genus and "stratum" in cells):
+                continue
+            label = "" if genus.lower() in _NO_FOSSIL or genus.startswith("_") else genus
+            if here.setdefault(cells["object_id"], label).lower() != label.lower():
+                raise ResultsError(
+                    f"{path}: {cells['object_id']} has two labels ('{here[cells['object_id']]}', '{label}'). Keep one"
+                )
+        labels |= here
+    return labels
+
+
+def labels_sha256(results: Path) -> str:
+    """sha256 of the review and the labels, which the tables depend on. Reads both, so that a damaged file shows early."""
+    read_review(results)
+    read_labels(results)
+    digest = hashlib.sha256()
+    for name in (REVIEW, LABELS):
+        path = results / name
+        digest.update(path.read_bytes() if path.exists() else b"")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def read_cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that a person may have edited: comma or semicolon, with or without a byte-order mark.
+
+    Raises:
+        ResultsError: not readable as CSV, or one of ``columns`` is missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
+    first = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
+    names = [name.strip() for name in reader.fieldnames or []]
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise ResultsError(f"{path}: there is no column '{missing[0]}'. It must have {', '.join(columns)}")
+    reader.fieldnames = names
+    try:
+        return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    except csv.Error as error:
+        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
+
+
+def _kinds(frame: pd.DataFrame) -> pd.Series:
+    """The answer that each object was given: its genus, or for unknown ones whether they are near one.
+
+    Near is the third of them that look most like a genus: that is where missed fossils are, and labels should go.
+    """
+    kinds = frame["genus"].astype(object).where(frame["state"] == ACCEPTED, FAR)
+    unknown = frame.index[frame["state"] != ACCEPTED]
+    candidate = frame.loc[unknown, "candidate"].fillna("_").astype(str)
+    ranked = pd.DataFrame(
+        {
+            "reject": candidate.str.startswith("_"),
+            "strange": -frame.loc[unknown, "p_value"].fillna(0.0),
+            "distance": frame.loc[unknown, "distance"].fillna(np.inf),
+            "object_id": frame.loc[unknown, "object_id"],
+        }
+    ).sort_values(["reject", "strange", "distance", "object_id"])
+    kinds.loc[ranked.index[: -(-len(ranked) // 3)]] = NEAR
+    return kinds
+
+
+def _apportion(
+    names: Sequence[str], weights: Mapping[str, float], sizes: Mapping[str, int], count: int
+) -> dict[str, int]:
+    given = dict.fromkeys(names, 1)
+    # Divisors 1.5, 2.5, ...: the one that is owed most gets the next.
+    queue = [(-weights[name] / 1.5, name) for name in names if sizes[name] > 1]
+    heapq.heapify(queue)
+    for _ in range(count - len(names)):
+        _, name = heapq.heappop(queue)
+        given[name] += 1
+        if given[name] < sizes[name]:
+            heapq.heappush(queue, (-weights[name] / (given[name] + 0.5), name))
+    return given
+
+
+def _grown(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """``drawn`` with the rows of ``before`` first, in their order and with their labels."""
+    now = drawn.set_index("object_id")
+    same = before["object_id"].isin(now.index).all() and all(
+        (before[column].to_numpy() == now.loc[before["object_id"], column].to_numpy()).all()
+        for column in ("stratum", "stratum_size", "x0", "y0", "x1", "y1")
+    )
+    if not same:
+        raise ResultsError(
+            f"{results / REVIEW}: holds another draw (its seed, --by or --n, or the results, were not these). "
+            f"Label that one, or move it away to draw anew: {LABELS} stays good for objects drawn again"
+        )
+    position = {name: place for place, name in enumerate(before["object_id"])}
+    place = drawn["object_id"].map(position).fillna(len(position))
+    rows = drawn.assign(_place=place).sort_values("_place", kind="stable").drop(columns="_place")
+    rows["genus"] = rows["object_id"].map(dict(zip(before["object_id"], before["genus"], strict=True))).fillna("")
+    return rows
+
+
+def _hash(seed: int, purpose: str, object_id: str) -> int:
+    digest = hashlib.blake2b(f"{seed}\0{purpose}\0{object_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _write_sheets(folder: Path, jpegs: Sequence[bytes]) -> None:
+    """Contact sheets, numbered as the crops. They do not show the genus proposed: a reviewer should see the fossil first."""
+    for old in folder.glob("sheet_*.jpg"):
+        old.unlink()
+    page = _COLUMNS * _ROWS
+    for start in range(0, len(jpegs), page):
+        members = jpegs[start : start + page]
+        rows = -(-len(members) // _COLUMNS)
+        sheet = Image.new("RGB", (_COLUMNS * _CELL_PX, rows * (_CELL_PX + _LABEL_PX)), "white")
+        pen = ImageDraw.Draw(sheet)
+        for place, jpeg in enumerate(members):
+            row, column = divmod(place, _COLUMNS)
+            x, y = column * _CELL_PX, row * (_CELL_PX + _LABEL_PX)
+            if jpeg:
+                picture = Image.fromarray(decode_crop(jpeg))
+                picture.thumbnail((_CELL_PX - 8, _CELL_PX - 8))
+                sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
+            pen.text((x + 6, y + _CELL_PX + 4), f"{start + place + 1:04d}", fill="black")
+        buffer = io.BytesIO()
+        sheet.save(buffer, "JPEG", quality=90)
+        data = buffer.getvalue()
+        store.write_file(folder / f"sheet_{start // page + 1:02d}.jpg", lambda part, data=data: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
