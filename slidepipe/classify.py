@@ -15,16 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from slidepipe.conformal import REJECT_PREFIX, calibration_scores, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError
 from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
-from slidepipe.metric import Projection, class_distances, distances, power_unit, shrinkage_lda, unit_rows
+from slidepipe.metric import Projection, class_distances, distances, has_negative, normalised, shrinkage_lda, unit_rows
 
 _CHUNK_CELLS = 4_000_000
 """Distances held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
 
 _NEAREST_OF_GENUS = 3
 """References of a genus whose mean distance says how far it is; one alone may be an odd one."""
-
-_CONTRAST = 0.5
-"""Exponent of the discriminant axes' weights; chosen by measurement (design/heads.md)."""
 
 
 def _checked(embeddings: Float32Array, dim: int | None = None) -> Float32Array:
@@ -94,7 +91,8 @@ def _held_out(
 class KnnHead:
     """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
 
-    ``lda``: signed square root, unit length, shrinkage LDA, unit length. ``cosine``: unit length. ``euclidean``: as they come.
+    ``lda``: square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length.
+    ``cosine``: unit length. ``euclidean``: as they come.
     """
 
     name: ClassVar[str] = "knn"
@@ -110,7 +108,7 @@ class KnnHead:
             default="distance", description="a vote counts 1/distance, or 1"
         )
         shrinkage: float = Field(
-            default=0.5, gt=0.0, le=1.0, description="of the LDA's scatter towards a multiple of identity"
+            default=0.3, gt=0.0, le=1.0, description="of the LDA's scatter towards a multiple of identity"
         )
         folds: int = Field(
             default=10, ge=2, description="parts of the reference set held out in turn for the calibration"
@@ -134,6 +132,7 @@ class KnnHead:
         """
         self._names, self._labels = _encoded(embeddings, genera, alpha)
         self._alpha, self._dim = alpha, embeddings.shape[1]
+        self._root = not has_negative(embeddings)
         self._plain = self._unlearned(embeddings)
         if self.settings.metric == "lda":
             if len(self._names) < 2:
@@ -177,12 +176,12 @@ class KnnHead:
 
     def _unlearned(self, embeddings: Float32Array) -> FloatArray:
         if self.settings.metric == "lda":
-            return power_unit(embeddings)
+            return normalised(embeddings, self._root)
         rows = embeddings.astype(np.float64)
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
     def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
-        return shrinkage_lda(plain, labels, self.settings.shrinkage, _CONTRAST)
+        return shrinkage_lda(plain, labels, self.settings.shrinkage)
 
     def _strangeness(
         self, to_learned: FloatArray, plain: FloatArray, references: FloatArray, labels: IntArray
@@ -206,8 +205,8 @@ class KnnHead:
 class LogisticHead:
     """Logistic regression, balanced over genera; abstains by conformal p-values.
 
-    The strangeness of an object to a genus is its distance to the nearest reference of that genus (signed square root, unit
-    length), times 2 - the probability of the genus.
+    The strangeness of an object to a genus is its distance to the nearest reference of that genus (unit length), times
+    2 - the probability of the genus.
     """
 
     name: ClassVar[str] = "logistic"
@@ -235,7 +234,8 @@ class LogisticHead:
                 f"reference set: only {self._names[0]} in it, and head logistic needs two classes; use head knn"
             )
         self._alpha, self._dim = alpha, embeddings.shape[1]
-        self._plain = power_unit(embeddings)
+        self._root = not has_negative(embeddings)
+        self._plain = normalised(embeddings, self._root)
         self._probabilities = self._learn(self._plain, self._labels)
         held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness, len(self._names))
         self._calibration = calibration_scores(held_out, self._labels)
@@ -249,7 +249,7 @@ class LogisticHead:
         p_value, distance = np.zeros(count), np.zeros(count)
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
         for part in _chunks(count, len(self._labels)):
-            plain = power_unit(embeddings[part])
+            plain = normalised(embeddings[part], self._root)
             to_plain = distances(plain, self._plain)
             probabilities = self._probabilities(plain)
             to_class = class_distances(to_plain, self._labels, len(self._names), 1)

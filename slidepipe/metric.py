@@ -20,20 +20,26 @@ def unit_rows(rows: FloatArray) -> FloatArray:
     return scaled
 
 
-def power_unit(embeddings: Float32Array | FloatArray) -> FloatArray:
-    """Signed square root of each value, then rows of unit length: (N, D) to float64 (N, D).
+def has_negative(embeddings: Float32Array | FloatArray) -> bool:
+    """Whether any value is below 0: a network that ends in a ReLU gives none, a transformer does."""
+    return bool(np.any(np.less(embeddings, 0.0)))
 
-    The square root keeps a few strong features from drowning the rest (Perronnin et al. 2010, power normalisation).
+
+def normalised(embeddings: Float32Array | FloatArray, root: bool) -> FloatArray:
+    """Rows of unit length, float64 (N, D), of signed square roots when ``root`` is set.
+
+    The square root keeps a few strong activations from drowning the rest (Perronnin et al. 2010, power normalisation). It
+    serves features that are never negative; features that are centred already lose by it (design/heads.md).
     """
     rows = np.asarray(embeddings, dtype=np.float64)
-    rooted: FloatArray = np.sign(rows) * np.sqrt(np.abs(rows))
-    return unit_rows(rooted)
+    return unit_rows(np.sign(rows) * np.sqrt(np.abs(rows)) if root else rows)
 
 
 def distances(queries: FloatArray, references: FloatArray) -> FloatArray:
     """Euclidean distances between the rows of (N, D) and (M, D): float64 (N, M)."""
     squared = (queries**2).sum(1)[:, None] + (references**2).sum(1)[None, :] - 2.0 * (queries @ references.T)
-    return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+    lengths: FloatArray = np.sqrt(np.maximum(squared, 0.0))
+    return lengths
 
 
 def class_distances(to_references: FloatArray, labels: IntArray, classes: int, nearest: int) -> FloatArray:
@@ -76,18 +82,17 @@ class Projection:
         return unit_rows((rows - self.origin) @ self.axes)
 
 
-def shrinkage_lda(rows: FloatArray, labels: IntArray, shrinkage: float, contrast: float) -> Projection:
+def shrinkage_lda(rows: FloatArray, labels: IntArray, shrinkage: float) -> Projection:
     """Learn a projection from labelled rows: linear discriminant analysis with a shrunk within-class scatter.
 
-    S = (1 - shrinkage) W + shrinkage (trace W / D) I is whitened and the class means' own axes are kept, each weighted by
-    (its singular value) ** ``contrast``: 0 trusts every axis alike, 1 as far as it parts the genera. The shrinkage is that of
-    Friedman 1989, Regularized discriminant analysis. The scatter's eigenvectors are found in the smaller of D and M dimensions.
+    S = (1 - shrinkage) W + shrinkage (trace W / D) I is whitened, and the axes along which the class means then differ are
+    kept (Friedman 1989, Regularized discriminant analysis). The scatter's eigenvectors are found in the smaller of D and M
+    dimensions.
 
     Args:
         rows: float64 (M, D).
         labels: int64 (M,), at least two distinct values.
         shrinkage: above 0, at most 1.
-        contrast: 0 or more.
 
     Raises:
         ValueError: fewer than two classes.
@@ -106,13 +111,13 @@ def shrinkage_lda(rows: FloatArray, labels: IntArray, shrinkage: float, contrast
     outside = 1.0 / np.sqrt(floor)
 
     def whiten(values: FloatArray) -> FloatArray:
-        return values * outside + ((values @ basis) * (inside - outside)) @ basis.T
+        whitened: FloatArray = values * outside + ((values @ basis) * (inside - outside)) @ basis.T
+        return whitened
 
     _, singular, axes = np.linalg.svd(whiten(means - origin), full_matrices=False)
     kept = singular > singular[0] * 1e-9 if singular[0] > 0 else np.zeros(len(singular), dtype=bool)
     kept[len(present) - 1 :] = False
-    weights = singular[kept] ** contrast
-    return Projection(origin, whiten(axes[kept]).T * weights)
+    return Projection(origin, whiten(axes[kept]).T)
 
 
 def _scatter_axes(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -31,20 +31,19 @@ _COVARIANCE_FLOOR = 1e-4
 _TONE_BINS, _CHROMA_BINS = 10, 8
 _TONES, _RIDGES, _RADIALS = 3, 3, 3
 
-# Gaussian windows over the distance from the centre, in shares of half the side: (radius, spread, weight of each block).
+# Gaussian windows over the distance from the centre, in shares of half the side: (radius, spread).
 _WINDOWS = {"object": (0.0, 0.50), "core": (0.0, 0.25), "rim": (0.55, 0.15)}
+# Responses, window, weight: the weights make each block's distances about equally long (the histogram's half as long squared).
 _COVARIANCES = (("ridges", "object", 7.8), ("all", "core", 7.5))
 _HISTOGRAM_WINDOW, _HISTOGRAM_WEIGHT = "rim", 1.1
 
 
 def _channels() -> dict[str, list[int]]:
-    """Columns of the response stack: 3 tones, then for each scale 3 ridge and 3 radial responses."""
+    """Columns of the response stack (3 tones, then for each scale 3 ridge and 3 radial responses) that a block takes."""
     per_scale = _RIDGES + _RADIALS
     starts = [_TONES + scale * per_scale for scale in range(len(_SIGMAS_PX))]
-    tones = list(range(_TONES))
-    ridges = tones + [start + offset for start in starts for offset in range(_RIDGES)]
-    radials = tones + [start + _RIDGES + offset for start in starts for offset in range(_RADIALS)]
-    return {"ridges": ridges, "radials": radials, "all": list(range(_TONES + per_scale * len(_SIGMAS_PX)))}
+    ridges = list(range(_TONES)) + [start + offset for start in starts for offset in range(_RIDGES)]
+    return {"ridges": ridges, "all": list(range(_TONES + per_scale * len(_SIGMAS_PX)))}
 
 
 _CHANNELS = _channels()
@@ -76,7 +75,8 @@ def optical_density(crop: UInt8Array) -> FloatArray:
     brightness = light.mean(axis=2)
     bright = brightness >= np.percentile(brightness, _BACKGROUND_PERCENTILE)
     background = np.median(light[bright], axis=0)
-    return np.clip(np.log(background / light), _DENSITY_FLOOR, _DENSITY_CEILING)
+    density: FloatArray = np.clip(np.log(background / light), _DENSITY_FLOOR, _DENSITY_CEILING)
+    return density
 
 
 def log_covariance(responses: FloatArray, weights: FloatArray) -> FloatArray:
