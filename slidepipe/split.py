@@ -8,59 +8,38 @@ from skimage.segmentation import watershed
 from slidepipe.interfaces import BoolArray, FloatArray
 from slidepipe.masks import EIGHT, Labels, fill_holes, inner_distance
 
-# A shape this close to a disc (area over that of the largest disc inside) has no neck.
-_ROUND_ENOUGH = 1.3
 # The dense part of an object speaks for its shape only if it is at least this share of it; a pale object has none.
 _DENSE_SHARE = 0.5
-# A slender piece holds at least a disc of this share of the usual radius; anything thinner is a fringe.
-_SLENDEREST = 0.3
+# A slender part (a spindle beside a sphere) holds a disc of this share of the usual radius, has an area of this many squares of
+# that radius, and hangs on its neighbour by a neck this much narrower than a stout one may have.
+_SLENDER_RADIUS, _SLENDER_AREA, _SLENDER_NECK = 0.5, 6.0, 0.83
 
 
 def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, neck_ratio: float) -> Labels:
     """Parts of one connected mask: int32 (H, W), 0 outside, 1 ... k inside.
 
     The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects where the neck
-    between them is narrower than ``neck_ratio`` times the smaller bulge; a bulge must hold a disc of ``least_radius_px``.
-    Distances are those of ``dense``, the pixels of the mask that are plainly object: pale fringes that two neighbours share
-    would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask. A dense piece
-    that hangs on the others by pale pixels only may be slender (a spindle beside a sphere), if it has the area of the square
-    around that disc.
+    between them is narrower than ``neck_ratio`` times the smaller bulge; a bulge must hold a disc of ``least_radius_px``, or be
+    slender but long. Distances are those of ``dense``, the pixels of the mask that are plainly object: pale fringes that two
+    neighbours share would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask.
     """
     core = fill_holes(dense & mask)
     if core.sum() < _DENSE_SHARE * mask.sum():
         core = mask
     distance = inner_distance(core)
-    radius = float(distance.max())
-    slender = _slender_peaks(core, distance, least_radius_px)
-    if not slender.any() and mask.sum() <= _ROUND_ENOUGH * np.pi * radius**2:
-        return mask.astype(np.int32)
     side = 2 * max(1, round(least_radius_px / 2)) + 1
-    peaks = (distance == ndimage.maximum_filter(distance, size=side)) & (distance >= least_radius_px)
-    markers, count = ndimage.label(peaks | slender, EIGHT)
-    if count < 2:
+    is_peak = distance == ndimage.maximum_filter(distance, size=side)
+    markers, count = ndimage.label(is_peak & (distance >= _SLENDER_RADIUS * least_radius_px), EIGHT)
+    # Beside its largest disc a mask must have room for a second one, or there is nothing to part.
+    if count < 2 or mask.sum() < np.pi * (distance.max() ** 2 + least_radius_px**2):
         return mask.astype(np.int32)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)
-    heights = np.zeros(count + 1)
-    np.maximum.at(heights, basins.ravel(), distance.ravel())
-    into = _merge(_necks(basins, distance), heights, neck_ratio)
+    radii = np.zeros(count + 1)
+    np.maximum.at(radii, basins.ravel(), distance.ravel())
+    areas = np.bincount(basins[core], minlength=count + 1).astype(np.float64)
+    into = _merge(_necks(basins, distance), radii, areas, least_radius_px, neck_ratio)
     _, renumbered = np.unique(into[basins], return_inverse=True)
     return renumbered.reshape(basins.shape).astype(np.int32)
-
-
-def _slender_peaks(core: BoolArray, distance: FloatArray, least_radius_px: float) -> BoolArray:
-    """The middles of separate pieces of ``core`` that are large enough, but too slender to hold the disc."""
-    peaks = np.zeros(core.shape, np.bool_)
-    pieces, count = ndimage.label(core, EIGHT)
-    if count < 2:
-        return peaks
-    for number, area in enumerate(np.bincount(pieces.ravel()).tolist()):
-        if number == 0 or area < (2 * least_radius_px) ** 2:
-            continue
-        piece = pieces == number
-        radius = distance[piece].max()
-        if least_radius_px > radius >= _SLENDEREST * least_radius_px:
-            peaks |= piece & (distance == radius)
-    return peaks
 
 
 def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]:
@@ -80,19 +59,34 @@ def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]
     return necks
 
 
-def _merge(necks: dict[tuple[int, int], float], heights: FloatArray, neck_ratio: float) -> npt.NDArray[np.intp]:
-    """Join neighbours whose neck is wide, widest first, until only real necks are left; returns basin -> part."""
-    into = np.arange(len(heights))
+def _merge(
+    necks: dict[tuple[int, int], float], radii: FloatArray, areas: FloatArray, least_radius_px: float, neck_ratio: float
+) -> npt.NDArray[np.intp]:
+    """Join neighbours that are no two objects, the widest neck first, until only real necks are left; returns basin -> part."""
+    into = np.arange(len(radii))
+
+    def width(one: int, other: int, neck: float) -> float:
+        """The neck over the smaller bulge, as a share of what may split; infinite where a bulge is no object."""
+        share = neck / min(radii[one], radii[other]) / neck_ratio
+        for basin in (one, other):
+            if radii[basin] < least_radius_px:
+                share = max(share, neck / radii[basin] / (neck_ratio * _SLENDER_NECK))
+                if areas[basin] < _SLENDER_AREA * least_radius_px**2:
+                    return float("inf")
+        return float(share)
+
     while necks:
-        ratio, keep, gone = max((value / min(heights[a], heights[b]), a, b) for (a, b), value in necks.items())
-        if ratio < neck_ratio:
+        # Of several that are equally wide, the one with the larger neck, then the higher number: any fixed order will do.
+        widest, _, keep, gone = max((width(a, b, neck), neck, a, b) for (a, b), neck in necks.items())
+        if widest < 1:
             break
         into[into == gone] = keep
-        heights[keep] = max(heights[keep], heights[gone])
+        radii[keep] = max(radii[keep], radii[gone])
+        areas[keep] += areas[gone]
         merged: dict[tuple[int, int], float] = {}
-        for pair, value in necks.items():
+        for pair, neck in necks.items():
             one, other = sorted(keep if basin == gone else basin for basin in pair)
             if one != other:
-                merged[one, other] = max(merged.get((one, other), 0.0), value)
+                merged[one, other] = max(merged.get((one, other), 0.0), neck)
         necks = merged
     return into

@@ -303,7 +303,7 @@ def blockwise(
 def crowded_scan(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """A scan with everything that could tell blocks apart: clumps, mats and rims of all sizes around the limit, holes, drift."""
     rng = np.random.default_rng(seed)
-    height, width = (int(side) for side in rng.integers(420, 700, 2))
+    height, width = (int(side) for side in rng.integers(380, 600, 2))
     field = Field(height, width, seed)
     field.light *= 1 + 0.1 * np.sin(field.x / 90 + seed) * np.cos(field.y / 120)
     for _ in range(int(rng.integers(8, 30))):
