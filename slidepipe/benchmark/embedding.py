@@ -1,0 +1,241 @@
+"""Embedding the benchmark's images under each protocol, once: cached by the bytes of images, weights and settings."""
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from slidepipe import plugins, store, tasks
+from slidepipe.config import Config
+from slidepipe.embed import embed_crops, resolve_device
+from slidepipe.engine import Engine, Task
+from slidepipe.errors import PluginError
+from slidepipe.interfaces import Backbone, Float32Array, UInt8Array
+from slidepipe.plan import plugin_identity
+from slidepipe.present import present
+from slidepipe.reference import (
+    ImageFolder,
+    as_reference,
+    cache_folder,
+    fingerprint_folder,
+    load_cached,
+    read_image,
+    save_cached,
+)
+from slidepipe.tasks import EmbedSpec
+
+#: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.
+Kind = Literal["published", "slidepipe", "random"]
+
+PUBLISHED_RESIZE_PX, PUBLISHED_INPUT_PX = 256, 224
+_PART = 64  # images of a task, as in a run
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings float32 (N, D) and what they cost.
+
+    Attributes:
+        worker_seconds: reading, preparing and embedding, summed over the workers; None where an older cache does not tell.
+        cached: nothing was embedded this time.
+    """
+
+    embeddings: Float32Array
+    weights_sha256: str | None
+    fingerprint: str
+    worker_seconds: float | None
+    device: str
+    cached: bool
+
+
+class Workers:
+    """The Dask cluster that embeds, started when it is first needed; a GPU's work is done in this process, one after another."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = ExitStack()
+        self._engine: Engine | None = None
+
+    def map(self, device: str, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+        """Results of the calls, in order."""
+        if device != "cpu" and self._config.run.scheduler in ("local", "threads"):
+            return [call(*arguments) for call, arguments in calls]
+        if self._engine is None:
+            self._engine = self._stack.enter_context(Engine(self._config.run.scheduler, self._config.run.workers))
+        return self._engine.map(Task(call, arguments) for call, arguments in calls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def has_published_mode(name: str) -> bool:
+    """Whether the backbone itself follows the published preprocessing when its setting ``preprocessing`` says so."""
+    model = getattr(plugins.get_class("backbone", name), "Settings", None)
+    field = getattr(model, "model_fields", {}).get("preprocessing")
+    return field is not None and "published" in get_args(field.annotation)
+
+
+def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
+    """How a protocol embeds: the run's way, or one view with the published preprocessing where the backbone has that mode."""
+    if kind == "slidepipe":
+        return spec
+    plugin = spec.plugin
+    if has_published_mode(plugin.name):
+        settings = json.dumps({**json.loads(plugin.settings), "preprocessing": "published"}, sort_keys=True)
+        plugin = replace(plugin, settings=settings)
+    return replace(spec, plugin=plugin, views=1)
+
+
+def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Workers) -> Embedded | None:
+    """Embed the images of a folder under a protocol, or take them from the cache.
+
+    Args:
+        spec: as a run embeds; :func:`spec_of` adapts it.
+
+    Returns:
+        None for ``random`` where the backbone has no torch network whose weights could be drawn anew.
+    """
+    spec = spec_of(spec, kind)
+    device = resolve_device(spec.device)
+    # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
+    identity = {**plugin_identity("backbone", spec.plugin), "views": spec.views, "batch": spec.batch}
+    if kind != "slidepipe":
+        identity |= {"protocol": kind, "version": [identity["version"], 1]}
+    fingerprint = fingerprint_folder(folder, identity)
+    note = cache_folder() / "benchmark" / "cost" / f"{fingerprint}.json"
+    cached = load_cached(fingerprint)
+    if cached is not None and len(cached.embeddings) == len(folder.files):
+        cost = _read(note)
+        return Embedded(
+            cached.embeddings,
+            cached.weights_sha256,
+            fingerprint,
+            cost.get("worker_seconds"),
+            str(cost.get("device", "unknown")),
+            cached=True,
+        )
+    if _read(note).get("no_network"):
+        return None
+    root = folder.root.resolve()
+    spec = replace(spec, device=device)
+    parts = workers.map(
+        device,
+        [
+            (embed_part, (spec, kind, root, folder.files[start : start + _PART]))
+            for start in range(0, len(folder.files), _PART)
+        ],
+    )
+    if any(part is None for part in parts):
+        _write(note, {"no_network": True})
+        return None
+    reference = as_reference(folder, [part[0] for part in parts], fingerprint, parts[0][1])
+    seconds = round(sum(part[2] for part in parts), 3)
+    save_cached(reference)
+    _write(note, {"worker_seconds": seconds, "device": device})
+    return Embedded(reference.embeddings, reference.weights_sha256, fingerprint, seconds, device, cached=False)
+
+
+def embed_part(
+    spec: EmbedSpec, kind: Kind, root: Path, files: Sequence[str]
+) -> tuple[Float32Array, str | None, float] | None:
+    """In a worker: embeddings of some images, the weights' sha256 where the backbone tells it, and the seconds it took."""
+    backbone = (
+        random_backbone(spec.plugin, spec.device)
+        if kind == "random"
+        else tasks.get_backbone(spec.plugin, spec.device)
+    )
+    if backbone is None:
+        return None
+    started = perf_counter()
+    if kind == "slidepipe":
+        embeddings, sha256 = tasks.embed_reference_part(spec, root, files)
+        return embeddings, sha256, perf_counter() - started
+    images = [read_image(root / file) for file in files]
+    squares = published_squares(images, backbone.input_px, own_crop=has_published_mode(spec.plugin.name))
+    embeddings = embed_crops(backbone, list(squares), files, 1, spec.batch)
+    return embeddings, getattr(backbone, "weights_sha256", None), perf_counter() - started
+
+
+def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: bool) -> UInt8Array:
+    """What the published protocol shows a backbone: images squeezed to squares.
+
+    Args:
+        images: uint8 (h, w, 3).
+        input_px: the side that the backbone asks for.
+        own_crop: the backbone cuts the centre itself. One that does not, and asks for the 224 px that the protocol's networks
+            see, gets the centre of the image squeezed to 256 px, as they do; any other size is squeezed to as it is.
+    """
+    if own_crop or input_px != PUBLISHED_INPUT_PX:
+        return present(images, input_px, "squeeze")
+    margin = (PUBLISHED_RESIZE_PX - PUBLISHED_INPUT_PX) // 2
+    return present(images, PUBLISHED_RESIZE_PX, "squeeze")[:, margin:-margin, margin:-margin]
+
+
+@functools.lru_cache(maxsize=1)
+def random_backbone(plugin: tasks.PluginSpec, device: str) -> Backbone | None:
+    """The backbone with random weights in the place of its own (the negative control); None if it runs no torch network.
+
+    The network is found by watching which modules an embedding calls, so that this works for anybody's backbone.
+    """
+    backbone = tasks.get_backbone.__wrapped__(plugin, device)  # one of its own: the shared one must keep its weights
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    called: dict[int, torch.nn.Module] = {}
+
+    def note(module: torch.nn.Module, arguments: object) -> None:
+        called.setdefault(id(module), module)
+
+    watch = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        backbone.embed(np.full((1, backbone.input_px, backbone.input_px, 3), 128, np.uint8))
+    finally:
+        watch.remove()
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    drawn = False
+    try:
+        with torch.no_grad():
+            for module in called.values():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+                else:
+                    for parameter in module.parameters(recurse=False):
+                        parameter.normal_(0, 0.02)
+                drawn |= any(True for _ in module.parameters(recurse=False))
+    except RuntimeError as error:
+        raise PluginError(f"{plugin.name}: its weights cannot be drawn at random ({error})") from error
+    finally:
+        torch.random.set_rng_state(state)
+    return backbone if drawn else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    # As for the cache itself: what cannot be kept is measured again.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.write_json(path, value)
