@@ -22,10 +22,12 @@ from sample_slides.scanfiles import encode_jpeg, image_tiles, write_mirax, write
 SEED = 20261124
 TILE_PX = 256
 GAP_PX = 28  # objects stand at least 7 um apart, unless they are drawn as a clump
-SLIDE_QUALITY = 76
+SLIDE_QUALITY = 80
+SLIDE_LIGHT_SPREAD = 0.5  # one well is scanned on one scanner; reference crops come from many
 REFERENCES_PER_GENUS = 56
 REFERENCE_LONG_SIDE_PX = 256
-REFERENCE_MARGIN = 0.1
+REFERENCE_MARGIN = 0.1  # of the long side, on each side
+BOX_PLAY_PX = 6  # nobody, and no detector, draws a box to the pixel
 BACKGROUND = (232, 228, 224)  # what a MIRAX viewer paints where the scanner never looked
 
 Box = tuple[int, int, int, int]
@@ -49,10 +51,10 @@ class SlidePlan:
     name: str
     fossils: dict[str, int]
     debris: int
-    clumps: tuple[tuple[str, str], ...] = ()
-    cut: tuple[str, ...] = ()
-    canvas: tuple[int, int] = (16, 16)
-    scan: tuple[int, int, int, int] = (0, 0, 16, 16)
+    clumps: tuple[tuple[str, str], ...]
+    cut: tuple[str, ...]
+    canvas: tuple[int, int]
+    scan: tuple[int, int, int, int]
     gaps: tuple[tuple[int, int], ...] = ()
 
     def scanned(self) -> BoolArray:
@@ -83,19 +85,19 @@ SAMPLES = (
             SlidePlan(
                 "6407_6-5 1200 mDC.svs",
                 {
-                    "inaperturopollenites": 13,
-                    "operculodinium": 16,
-                    "deflandrea": 14,
-                    "palaeocystodinium": 3,
-                    "hystrichosphaeridium": 5,
-                    "pityosporites": 8,
-                    "deltoidospora": 2,
+                    "deflandrea": 18,
+                    "deltoidospora": 3,
+                    "hystrichosphaeridium": 6,
+                    "inaperturopollenites": 15,
+                    "operculodinium": 19,
+                    "palaeocystodinium": 4,
+                    "pityosporites": 10,
                 },
-                debris=58,
+                debris=66,
                 clumps=(("inaperturopollenites", "operculodinium"),),
                 cut=("operculodinium", "deflandrea"),
-                canvas=(18, 18),
-                scan=(0, 0, 18, 18),
+                canvas=(20, 20),
+                scan=(0, 0, 20, 20),
             ),
         ),
     ),
@@ -106,22 +108,22 @@ SAMPLES = (
             SlidePlan(
                 "6407_6-5 1430.43 mC.mrxs",
                 {
-                    "inaperturopollenites": 10,
-                    "operculodinium": 9,
-                    "deflandrea": 10,
-                    "palaeocystodinium": 15,
-                    "hystrichosphaeridium": 9,
-                    "pityosporites": 8,
-                    "cymatiosphaera": 6,
-                    "deltoidospora": 7,
-                    "tasmanites": 4,
+                    "cymatiosphaera": 8,
+                    "deflandrea": 12,
+                    "deltoidospora": 8,
+                    "hystrichosphaeridium": 11,
+                    "inaperturopollenites": 11,
+                    "operculodinium": 11,
+                    "palaeocystodinium": 18,
+                    "pityosporites": 9,
+                    "tasmanites": 6,
                 },
-                debris=64,
-                clumps=(("inaperturopollenites", "cymatiosphaera"), ("deltoidospora", "pityosporites")),
+                debris=78,
+                clumps=(("cymatiosphaera", "pityosporites"),),
                 cut=("pityosporites", "palaeocystodinium"),
-                canvas=(29, 25),
-                scan=(4, 2, 20, 20),
-                gaps=((0, 0), (1, 0), (0, 1), (19, 18), (18, 19), (19, 19), (11, 7)),
+                canvas=(31, 27),
+                scan=(4, 2, 22, 22),
+                gaps=((0, 0), (1, 0), (0, 1), (21, 20), (20, 21), (21, 21), (12, 8)),
             ),
         ),
     ),
@@ -132,32 +134,36 @@ SAMPLES = (
             SlidePlan(
                 "6407_6-5 1715,5 mSWC.svs",
                 {
+                    "cymatiosphaera": 12,
+                    "deltoidospora": 9,
+                    "hystrichosphaeridium": 7,
                     "inaperturopollenites": 3,
-                    "palaeocystodinium": 4,
-                    "hystrichosphaeridium": 5,
-                    "pityosporites": 5,
-                    "cymatiosphaera": 10,
-                    "deltoidospora": 8,
-                    "tasmanites": 8,
+                    "palaeocystodinium": 5,
+                    "pityosporites": 6,
+                    "tasmanites": 12,
                 },
-                debris=46,
+                debris=54,
                 clumps=(("cymatiosphaera", "deltoidospora"),),
                 cut=("tasmanites",),
+                canvas=(18, 18),
+                scan=(0, 0, 18, 18),
             ),
             SlidePlan(
                 "slide 2/6407_6-5 1715,5 mSWC.svs",
                 {
-                    "inaperturopollenites": 1,
-                    "palaeocystodinium": 3,
-                    "hystrichosphaeridium": 5,
-                    "pityosporites": 4,
-                    "cymatiosphaera": 8,
-                    "deltoidospora": 9,
-                    "tasmanites": 10,
+                    "cymatiosphaera": 10,
+                    "deltoidospora": 10,
+                    "hystrichosphaeridium": 6,
+                    "inaperturopollenites": 2,
+                    "palaeocystodinium": 4,
+                    "pityosporites": 5,
+                    "tasmanites": 12,
                 },
-                debris=46,
-                clumps=(("tasmanites", "deltoidospora"),),
+                debris=54,
+                clumps=(("palaeocystodinium", "hystrichosphaeridium"),),
                 cut=("cymatiosphaera",),
+                canvas=(18, 18),
+                scan=(0, 0, 18, 18),
             ),
         ),
     ),
@@ -317,7 +323,7 @@ def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRo
                 left, top, right, bottom = visible_box(visible(part) & scanned[y0:y1, x0:x1])
                 spot = (x0 + left, y0 + top, x0 + right, y0 + bottom)
             rows.append(TruthRow(slide_id(plan), genus, spot, clump if len(group.members) > 1 else 0, group.cut))
-    picture = expose(density, draw_light(rng), rng)
+    picture = expose(density, draw_light(rng, SLIDE_LIGHT_SPREAD), rng)
     path = well / plan.name
     path.parent.mkdir(parents=True, exist_ok=True)
     served = image_tiles(picture, tile_px=TILE_PX, quality=SLIDE_QUALITY, scanned=tiles, fill=BACKGROUND)
@@ -329,18 +335,21 @@ def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRo
 
 
 def make_reference(genus: str, seed: Sequence[int]) -> Image.Image:
-    """Draw one reference crop: a specimen with a margin, through the same light, lens and JPEG as the slides."""
+    """Draw one reference crop: a specimen with a margin, through the same light, lens and JPEG as the slides.
+
+    The long side is at most ``REFERENCE_LONG_SIDE_PX``; a smaller specimen keeps its own pixels, as a crop from a slide does.
+    """
     rng = np.random.default_rng(seed)
     fossil = FOSSILS[genus](rng)
-    width, height = fossil.size_px
-    margin = int(np.ceil(REFERENCE_MARGIN * max(width, height))) + 8
-    density = np.pad(fossil.density, ((margin, margin), (margin, margin), (0, 0)))
+    margin = round(REFERENCE_MARGIN * max(fossil.size_px))
+    around = margin + 2 * BOX_PLAY_PX
+    density = np.pad(fossil.density, ((around, around), (around, around), (0, 0)))
     window = (rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.8), 0.08)
     seen = Image.open(io.BytesIO(encode_jpeg(expose(density, draw_light(rng), rng, window), SLIDE_QUALITY)))
-    x0, y0, x1, y1 = (edge + margin for edge in fossil.box)
-    dx, dy = round(REFERENCE_MARGIN * width), round(REFERENCE_MARGIN * height)
-    crop = seen.crop((x0 - dx, y0 - dy, x1 + dx, y1 + dy))
-    scale = REFERENCE_LONG_SIDE_PX / max(crop.size)
+    play = rng.integers(-BOX_PLAY_PX, BOX_PLAY_PX + 1, 4)
+    x0, y0, x1, y1 = (int(edge + around + by) for edge, by in zip(fossil.box, play, strict=True))
+    crop = seen.crop((x0 - margin, y0 - margin, x1 + margin, y1 + margin))
+    scale = min(1.0, REFERENCE_LONG_SIDE_PX / max(crop.size))
     return crop.resize((round(crop.width * scale), round(crop.height * scale)), Image.Resampling.BICUBIC)
 
 
@@ -376,7 +385,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(REFERENCES_PER_GENUS):
             crop = make_reference(genus, (SEED, 1000 + number, i))
-            crop.save(folder / f"{i:03d}.jpg", quality=86, optimize=True)
+            crop.save(folder / f"{i:03d}.jpg", quality=86, subsampling="4:4:4", optimize=True)
         print(f"reference/{genus}")
 
 

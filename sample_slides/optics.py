@@ -97,11 +97,11 @@ class Light:
     noise: float
 
 
-def draw_light(rng: np.random.Generator) -> Light:
-    """Draw the light of one scan."""
-    grey = rng.uniform(222, 230)
-    colour = (grey + rng.uniform(0, 3), grey - rng.uniform(1, 5), grey - rng.uniform(4, 10))
-    return Light(colour, (rng.uniform(-0.015, 0.015), rng.uniform(-0.015, 0.015)), rng.uniform(0.005, 0.02), 1.1)
+def draw_light(rng: np.random.Generator, spread: float = 1.0) -> Light:
+    """Draw the light of one scan; ``spread`` scales how far scans differ."""
+    grey, red, green, blue, slope_x, slope_y = spread * rng.uniform(-1, 1, 6)
+    colour = (226 + 4 * grey + 1.5 + 1.5 * red, 226 + 4 * grey - 3 + 2 * green, 226 + 4 * grey - 7 + 3 * blue)
+    return Light(colour, (0.015 * slope_x, 0.015 * slope_y), rng.uniform(0.005, 0.02), 1.1)
 
 
 def expose(

@@ -50,7 +50,7 @@ class Sheet:
         """Distance to a closed polygon (N, 2), um, negative inside."""
         scale = 128 / np.abs(points).max()  # the polygon fills the middle half, so distances outside are known too
         corners = (points * scale + 256)[:, ::-1]
-        mask = polygon2mask((513, 513), corners)  # type: ignore[no-untyped-call]  # scikit-image types this one not
+        mask = polygon2mask((513, 513), corners)
         distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
         at = np.stack([self.v * scale + 256, self.u * scale + 256])
         field = ndimage.map_coordinates(distance.astype(np.float32), at, order=1, mode="nearest") / scale
