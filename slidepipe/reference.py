@@ -138,7 +138,7 @@ def load_cached(fingerprint: str) -> ReferenceSet | None:
     """The reference set of this fingerprint if it was embedded before (a damaged cache file counts as none)."""
     path = _cache_path(fingerprint)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return ReferenceSet(
                 stored["embeddings"],
                 stored["genera"],

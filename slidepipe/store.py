@@ -116,7 +116,7 @@ def save_part(path: Path, **arrays: npt.NDArray[Any]) -> None:
 
 def load_part(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a part."""
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         return dict(stored)
 
 

@@ -1,0 +1,110 @@
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slidepipe.embed import embed_crops, resolve_device
+from slidepipe.errors import PluginError, SettingsError
+from slidepipe.interfaces import Float32Array, UInt8Array
+from tests.plugins_for_tests import MeanColour
+
+
+def crops_of(count: int) -> list[UInt8Array]:
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8) for index in range(count)]
+
+
+def names(count: int) -> list[str]:
+    return [f"s:{index}" for index in range(count)]
+
+
+@given(st.integers(1, 9), st.permutations(range(7)))
+def test_neither_batches_nor_order_change_an_embedding(batch: int, order: list[int]) -> None:
+    crops = crops_of(7)
+    expected = embed_crops(MeanColour(), crops, names(7), 8, 3)
+    mixed = embed_crops(MeanColour(), [crops[index] for index in order], names(7), 8, batch)
+    np.testing.assert_allclose(mixed, expected[order], rtol=1e-5)
+
+
+def test_eight_views_make_turns_alike() -> None:
+    crop = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    turned = [np.ascontiguousarray(np.rot90(crop, k)) for k in range(4)]
+
+    class Corner(MeanColour):
+        def embed(self, crops: UInt8Array) -> Float32Array:
+            return crops[:, 0, :2].reshape(len(crops), 6).astype(np.float32)
+
+    one = embed_crops(Corner(), turned, names(4), 1, 4)
+    eight = embed_crops(Corner(), turned, names(4), 8, 4)
+    assert np.abs(one - one[0]).max() > 1
+    np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=1e-6)
+
+
+def test_no_crops_give_no_embeddings() -> None:
+    assert embed_crops(MeanColour(), [], [], 8, 4).shape == (0, 6)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own."""
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    sizes: list[int] = []
+
+    class Small(MeanColour):
+        def embed(self, crops: UInt8Array) -> Float32Array:
+            sizes.append(len(crops))
+            if len(crops) > 2:
+                raise OutOfMemoryError
+            return super().embed(crops)
+
+    with caplog.at_level(logging.WARNING):
+        embeddings = embed_crops(Small(), crops_of(6), names(6), 1, 8)
+    np.testing.assert_array_equal(embeddings, embed_crops(MeanColour(), crops_of(6), names(6), 1, 8))
+    assert sizes == [6, 4, 2, 2, 2]
+    assert "batches of 4" in caplog.text
+    assert "batches of 2" in caplog.text
+
+
+def test_out_of_memory_with_one_crop_is_an_error() -> None:
+    class Tiny(MeanColour):
+        def embed(self, crops: UInt8Array) -> Float32Array:
+            raise OutOfMemoryError
+
+    with pytest.raises(OutOfMemoryError):
+        embed_crops(Tiny(), crops_of(2), names(2), 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda good: np.where(np.arange(len(good))[:, None] == 1, np.float32("nan"), good), "embedding of s:1 is not finite"),
+        (lambda good: good.astype(np.float64), "float64"),
+        (lambda good: good[:-1], "contract"),
+        (lambda good: good[:, :3], "contract"),
+        (lambda good: good.tolist(), "list"),
+    ],
+)
+def test_a_backbone_that_breaks_its_contract_is_named(bad: Any, message: str) -> None:
+    class Bad(MeanColour):
+        name = "bad-one"
+
+        def embed(self, crops: UInt8Array) -> Any:
+            return bad(super().embed(crops))
+
+    with pytest.raises(PluginError, match=message) as caught:
+        embed_crops(Bad(), crops_of(3), names(3), 1, 4)
+    assert "bad-one" in str(caught.value)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_device("cpu") == "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        assert resolve_device("auto") == "cpu"
+        with pytest.raises(SettingsError, match="no usable NVIDIA GPU"):
+            resolve_device("cuda:0")

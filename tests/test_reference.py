@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slidepipe.errors import ReferenceSetError
+from slidepipe.reference import (
+    ReferenceSet,
+    fingerprint_folder,
+    load_cached,
+    read_image,
+    save_cached,
+    scan_image_folder,
+)
+
+
+def image(path: Path, shade: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 9), (shade, shade, shade)).save(path)
+
+
+def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
+    for name in ("beta/2.jpg", "beta/1.png", "alpha/x.JPG", "alpha/y.jpg", "alpha/.DS_Store.jpg", "_debris/a.jpg", "_debris/b.jpg"):
+        image(tmp_path / name)
+    (tmp_path / "alpha" / "notes.txt").write_text("x")
+    folder = scan_image_folder(tmp_path)
+    assert folder.files == ("_debris/a.jpg", "_debris/b.jpg", "alpha/x.JPG", "alpha/y.jpg", "beta/1.png", "beta/2.jpg")
+    assert folder.names == ["alpha", "beta"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no images in it"),
+        (["loose.jpg"], "no images in it"),
+        (["alpha/1.jpg", "alpha/2.jpg", "beta/1.jpg"], r"beta: 1 image; a genus needs at least 2"),
+        (["Alpha/1.jpg", "Alpha/2.jpg", "alpha/1.jpg", "alpha/2.jpg"], "'Alpha' and 'alpha' differ in upper and lower case"),
+        (["alpha/1.jpg", "alpha/2.jpg", "beta/notes.txt"], r"beta: no images in this genus's folder"),
+        (["_debris/1.jpg", "_debris/2.jpg"], "only reject classes"),
+    ],
+)
+def test_what_cannot_be_a_reference_set(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if name.endswith(".txt"):
+            (tmp_path / name).write_text("x")
+        else:
+            image(tmp_path / name)
+    with pytest.raises(ReferenceSetError, match=message) as caught:
+        scan_image_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceSetError, match="nowhere: no such folder"):
+        scan_image_folder(tmp_path / "nowhere")
+
+
+def test_images_of_any_mode_are_read_and_bad_ones_named(tmp_path: Path) -> None:
+    Image.new("L", (4, 3), 77).save(tmp_path / "grey.png")
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "grey.png") == 77).all()
+    assert (read_image(tmp_path / "clear.png") == 255).all()
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    for name in ("bad.jpg", "cut.png"):
+        with pytest.raises(ReferenceSetError, match=rf"{name}: not a readable image"):
+            read_image(tmp_path / name)
+
+
+def test_the_fingerprint_follows_names_bytes_and_embedding(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        image(tmp_path / name)
+    first = fingerprint_folder(scan_image_folder(tmp_path), {"views": 8})
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 8}) == first
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 1}) != first
+    image(tmp_path / "a/1.png", 101)
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 8}) != first
+
+
+def test_the_cache_keeps_a_set_and_survives_damage(tmp_path: Path) -> None:
+    assert load_cached("f" * 64) is None
+    kept = ReferenceSet(np.ones((2, 3), np.float32), np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, None)
+    save_cached(kept)
+    again = load_cached("f" * 64)
+    assert again is not None
+    np.testing.assert_array_equal(again.embeddings, kept.embeddings)
+    assert again.genera.tolist() == ["a", "b"]
+    assert again.weights_sha256 is None
+    (stored,) = (tmp_path / "cache").rglob("*.npz")
+    stored.write_bytes(stored.read_bytes()[:100])
+    assert load_cached("f" * 64) is None
