@@ -1,9 +1,9 @@
 """Heads: from an embedding to a genus, or to "unknown".
 
 Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.conformal`), with
-calibration scores held out of whatever was learned. The strangeness of an object to a genus multiplies how far it lies from
-that genus in the learned space by how far it lies from it in the space of the embeddings as they came: the learned space
-knows only what parts the genera from each other, so debris may land near one of them there, but not in both.
+calibration scores held out of whatever was learned. An object must fit its genus both in the learned space and among the
+embeddings as they came: the learned space knows only what parts the genera from each other, so debris may land near one of
+them there, but not in both.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,16 +76,13 @@ def _vote(labels: IntArray, found: FloatArray, classes: int, by_distance: bool) 
     return votes
 
 
-def _held_out(
-    labels: IntArray, folds: int, score: Callable[[IntArray, IntArray], FloatArray], classes: int
-) -> FloatArray:
-    """Strangeness (M, C) of each reference, by ``score(train rows, held-out rows)`` over the folds."""
+def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray], FloatArray]) -> FloatArray:
+    """``score(train rows, held-out rows)``, (..., held-out rows, C), over the folds, in the order of the rows: (..., M, C)."""
     fold = folds_within_class(labels, folds)
-    table = np.empty((len(labels), classes))
-    for number in np.unique(fold):
-        held_out = np.flatnonzero(fold == number)
-        table[held_out] = score(np.flatnonzero(fold != number), held_out)
-    return table
+    rows = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+    scores = np.concatenate([score(np.flatnonzero(fold != fold[part[0]]), part) for part in rows], axis=-2)
+    ordered: FloatArray = scores[..., np.argsort(np.concatenate(rows)), :]
+    return ordered
 
 
 class KnnHead:
@@ -143,8 +140,7 @@ class KnnHead:
             self._learned = self._projection(self._plain)
         else:
             self._learned = self._plain
-        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness, len(self._names))
-        self._calibration = calibration_scores(held_out, self._labels)
+        self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_distances))
         return self
 
     def predict(self, embeddings: Float32Array) -> Decisions:
@@ -164,7 +160,7 @@ class KnnHead:
             to_learned = distances(learned, self._learned)
             rows, found = _nearest(to_learned, k)
             votes = _vote(self._labels[rows], found, len(self._names), self.settings.weighting == "distance")
-            strange = self._strangeness(to_learned, plain, self._plain, self._labels)
+            strange = self._strangeness(self._two_distances(to_learned, plain, self._plain, self._labels))
             chosen = votes.argmax(axis=1)
             every = np.arange(len(chosen))
             best[part], neighbours[part], neighbour_distances[part] = chosen, rows, found
@@ -183,23 +179,36 @@ class KnnHead:
     def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
         return shrinkage_lda(plain, labels, self.settings.shrinkage)
 
-    def _strangeness(
+    def _two_distances(
         self, to_learned: FloatArray, plain: FloatArray, references: FloatArray, labels: IntArray
     ) -> FloatArray:
-        strange = class_distances(to_learned, labels, len(self._names), _NEAREST_OF_GENUS)
-        if self.settings.metric == "lda":
-            strange = strange * class_distances(distances(plain, references), labels, len(self._names), 1)
+        """Distance to each genus in the learned space, and in the plain one: float64 (2, N, C)."""
+        learned = class_distances(to_learned, labels, len(self._names), _NEAREST_OF_GENUS)
+        if self.settings.metric != "lda":
+            return np.stack([learned, learned])
+        return np.stack([learned, class_distances(distances(plain, references), labels, len(self._names), 1)])
+
+    def _strangeness(self, two: FloatArray) -> FloatArray:
+        """Smooth maximum of the two standardised distances: neither makes up for the other."""
+        standardised = (two - self._middle[:, None, None]) / self._spread[:, None, None]
+        strange: FloatArray = np.logaddexp(standardised[0], standardised[1])
         return strange
 
-    def _held_out_strangeness(self, train: IntArray, held_out: IntArray) -> FloatArray:
-        """Strangeness of the ``held_out`` rows to each class, with everything learned again from the ``train`` rows."""
+    def _calibrate(self, held_out: FloatArray) -> None:
+        own = held_out[:, np.arange(len(self._labels)), self._labels]
+        own = own[:, np.isfinite(own).all(axis=0)]  # a reject class of one image has nothing to be held out against
+        self._middle, self._spread = np.median(own, axis=1), np.maximum(own.std(axis=1), 1e-6)
+        self._calibration = calibration_scores(self._strangeness(held_out), self._labels)
+
+    def _held_out_distances(self, train: IntArray, held_out: IntArray) -> FloatArray:
+        """The two distances of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
         plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
         if self.settings.metric == "lda" and len(np.unique(labels)) > 1:
             projection = self._learn(references, labels)
             to_learned = distances(projection(plain), projection(references))
         else:
             to_learned = distances(plain, references)
-        return self._strangeness(to_learned, plain, references, labels)
+        return self._two_distances(to_learned, plain, references, labels)
 
 
 class LogisticHead:
@@ -237,7 +246,7 @@ class LogisticHead:
         self._root = not has_negative(embeddings)
         self._plain = normalised(embeddings, self._root)
         self._probabilities = self._learn(self._plain, self._labels)
-        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness, len(self._names))
+        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness)
         self._calibration = calibration_scores(held_out, self._labels)
         return self
 
