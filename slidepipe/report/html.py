@@ -14,7 +14,8 @@ from PIL import Image
 from slidepipe.interfaces import UInt8Array
 
 STYLE = """
-:root { color-scheme: light; --ink: #1c2126; --soft: #5b6670; --line: #d9dee3; --ground: #ffffff; --tint: #f4f6f8; --mark: #0b6e99; }
+:root { color-scheme: light; --ink: #1c2126; --soft: #5b6670; --line: #d9dee3; --ground: #ffffff; --tint: #f4f6f8;
+  --mark: #0b6e99; --alert: #a3181f; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1180px; padding: 16px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -27,21 +28,40 @@ td.number, th.number { text-align: right; } tr.mark td { background: #e6f3f9; fo
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px 28px; }
 """
 
+#: The browser is told to load nothing: neither a picture nor a script of another place, whatever a slide is called.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Html(str):
+    """Text that is HTML already, and is not escaped again."""
+
+    __slots__ = ()
+
 
 def page(title: str, body: str, style: str = "") -> str:
     """A whole HTML page; ``body`` is HTML already, ``title`` is text, ``style`` is CSS beyond :data:`STYLE`."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def picture(rgb: UInt8Array, quality: int = 82) -> str:
-    """A data URI (JPEG) of uint8 (H, W, 3) sRGB pixels, for the ``src`` of an image."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def picture(image: UInt8Array | bytes, quality: int = 82) -> str:
+    """A data URI for the ``src`` of an image, of uint8 (H, W, 3) sRGB pixels or of the bytes of a JPEG."""
+    if not isinstance(image, bytes):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
+        image = buffer.getvalue()
+    return "data:image/jpeg;base64," + base64.b64encode(image).decode("ascii")
+
+
+def text(value: object) -> str:
+    """``value`` as HTML: :class:`Html` as it is, None and not-a-number as nothing, anything else escaped."""
+    if isinstance(value, Html):
+        return value
+    return "" if value is None or value != value else escape(str(value))
 
 
 def table(
@@ -51,7 +71,7 @@ def table(
 
     Args:
         header: the columns' names.
-        rows: cells as text or anything with a ``str``; None shows as empty.
+        rows: cells as text, :class:`Html`, or anything with a ``str``; None shows as empty.
         numbers: columns to align right.
         marked: rows to bring out.
     """
@@ -59,7 +79,7 @@ def table(
 
     def cells(tag: str, values: Sequence[object]) -> str:
         return "".join(
-            f"<{tag}{' class=number' if column in right else ''}>{'' if value is None else escape(str(value))}</{tag}>"
+            f"<{tag}{' class=number' if column in right else ''}>{text(value)}</{tag}>"
             for column, value in enumerate(values)
         )
 
