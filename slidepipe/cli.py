@@ -154,6 +154,67 @@ def info(slide: Path, mpp: float | None) -> None:
         raise SlidepipeError(missing)
 
 
+@main.command()
+@click.argument("results", type=EXISTING)
+def report(results: Path) -> None:
+    """Write the report of RESULTS anew: report.html, chart.svg, chart.pdf and geojson/."""
+    from slidepipe.report import write_report
+
+    write_report(results)
+    click.echo(f"report: {results / 'report.html'}")
+
+
+@main.command()
+@click.argument("results", type=EXISTING)
+@click.option(
+    "--format",
+    "forms",
+    type=click.Choice(["geojson", "csv", "parquet", "coco"]),
+    multiple=True,
+    required=True,
+    help="geojson (QuPath), csv (rioja, tidypaleo), parquet or coco (boxes); may be given several times.",
+)
+@click.option(
+    "--out", type=EXISTING, metavar="DIR", help="Where to; RESULTS/exports, or RESULTS/geojson, if not given."
+)
+def export(results: Path, forms: tuple[str, ...], out: Path | None) -> None:
+    """Write RESULTS in the form of another program."""
+    from slidepipe.report.exports import export as write
+
+    for form in forms:
+        for path in write(results, form, out):
+            click.echo(str(path))
+
+
+@main.command()
+@click.argument("results", type=EXISTING, nargs=-1, required=True)
+@click.argument("query", metavar="IMAGE_OR_OBJECT_ID")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Answers wanted.")
+@click.option(
+    "--metric",
+    type=click.Choice(["cosine", "euclidean"]),
+    default="cosine",
+    show_default=True,
+    help="Likeness of embeddings.",
+)
+@click.option(
+    "--device", default="auto", metavar="DEVICE", help="Where an image is embedded: auto, cpu, cuda or cuda:N."
+)
+@click.option("--out", type=EXISTING, metavar="DIR", help="Where to; RESULTS/search of the first if not given.")
+def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device: str, out: Path | None) -> None:
+    """Find the objects of RESULTS (one folder or several) that look most like an image or an object."""
+    from slidepipe.report.search_page import write_search
+    from slidepipe.search import search as find
+
+    hits = find(results, query, top, metric, device)
+    measure = "similarity" if metric == "cosine" else "distance"
+    for record in hits.to_dict("records"):
+        name = record["genus"] if record["state"] == "accepted" else record["state"]
+        click.echo(f"{record['rank']:>4}  {record[measure]:.4f}  {name}  {record['object_id']}")
+    for path in write_search(hits, query, list(results), out or results[0] / "search"):
+        click.echo(str(path))
+
+
 @main.group()
 def review() -> None:
     """Have a palynologist check objects, and correct the counts by what they say."""
@@ -182,6 +243,56 @@ def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
         f"fill its column genus ('not a fossil' where it is none), or write {results / LABELS} (object_id,genus); "
         "the same run command again corrects the counts"
     )
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--out", required=True, type=EXISTING, metavar="DIR", help="Folder for metrics and report.")
+@click.option(
+    "--data", type=EXISTING, metavar="DIR", help="Labelled images; without it the published ones are fetched."
+)
+@click.option("--all", "every", is_flag=True, help="Every installed backbone, in one table.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["published", "slidepipe", "both"]),
+    default="both",
+    show_default=True,
+    help="The published evaluation, or views and head as a run uses them.",
+)
+@click.option("--config", type=EXISTING, metavar="FILE", help="Settings (YAML), of the backbone too.")
+@click.option("--weights", type=EXISTING, metavar="FILE", help="The backbone's weights.")
+@click.option("--views", type=click.Choice(["1", "8"]), help="Views averaged under slidepipe's own protocol.")
+@click.option("--head", metavar="NAME", help="Head: see 'slidepipe plugins list'.")
+@click.option("--alpha", type=float, metavar="X", help="Share of a genus's fossils that may be left unknown.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes; one a core if not given.")
+@click.option("--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT or a scheduler FILE.json.")
+@click.option("--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="A plugin file to load.")
+def benchmark(
+    name: str | None,
+    out: Path,
+    data: Path | None,
+    every: bool,
+    protocol: Any,
+    config: Path | None,
+    **settings: Any,
+) -> None:
+    """Score the backbone NAME on the published palynomorph benchmark, or on your own labelled images."""
+    from slidepipe.benchmark.run import run_benchmark
+    from slidepipe.config import load_config, overrides_from_names
+
+    if name and every:
+        raise SlidepipeError(f"benchmark: give a backbone ('{name}') or --all, not both")
+    if not (name or every or config):
+        raise SlidepipeError(
+            "benchmark: name a backbone (see 'slidepipe plugins list'), or give --all or --config FILE"
+        )
+    settings["plugins"] = [str(path) for path in settings["plugins"]] or None
+    settings["views"] = int(settings["views"]) if settings["views"] else None
+    loaded = load_config(config, overrides_from_names({**settings, "backbone": name}))
+    outcome = run_benchmark(loaded, out, data, protocol, every, lambda line: click.echo(line, err=True))
+    click.echo(outcome.text)
+    click.echo(f"\nreport: {out / 'report.html'}; figures: {out / 'metrics.json'}, {out / 'metrics.csv'}")
 
 
 @main.group()

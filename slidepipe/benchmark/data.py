@@ -72,8 +72,8 @@ def read_groups(root: Path, files: tuple[str, ...]) -> tuple[str, ...] | None:
     if not path.exists():
         return None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReferenceSetError(f"{path}: cannot be read ({error}). Save it as CSV in UTF-8") from error
     if not rows or not {"file", "slide"} <= rows[0].keys():

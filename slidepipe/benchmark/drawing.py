@@ -67,7 +67,8 @@ def scatter(points: FloatArray, labels: IntArray, names: Sequence[str], titles: 
     inks = class_colours(len(names))
     parts = [f'<svg viewBox="0 0 {side} {side}" width="{side}" role="img" aria-label="t-SNE of the embeddings">']
     parts += [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{inks[label]}" fill-opacity=".75"><title>{escape(title)}</title></circle>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{inks[label]}" fill-opacity=".75">'
+        f"<title>{escape(title)}</title></circle>"
         for (x, y), label, title in zip(scaled, labels, titles, strict=True)
     ]
     for index, name in enumerate(names):

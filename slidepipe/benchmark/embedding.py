@@ -154,9 +154,7 @@ def embed_part(
 ) -> tuple[Float32Array, str | None, float] | None:
     """In a worker: embeddings of some images, the weights' sha256 where the backbone tells it, and the seconds it took."""
     backbone = (
-        random_backbone(spec.plugin, spec.device)
-        if kind == "random"
-        else tasks.get_backbone(spec.plugin, spec.device)
+        random_backbone(spec.plugin, spec.device) if kind == "random" else tasks.get_backbone(spec.plugin, spec.device)
     )
     if backbone is None:
         return None

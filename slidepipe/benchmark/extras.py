@@ -49,7 +49,12 @@ def bootstrap_intervals(labels: IntArray, scores: Scores, seed: int = 0) -> dict
 
 
 def head_scores(
-    embeddings: Float32Array, labels: IntArray, names: Sequence[str], splits: Sequence[Split], head: PluginSpec, alpha: float
+    embeddings: Float32Array,
+    labels: IntArray,
+    names: Sequence[str],
+    splits: Sequence[Split],
+    head: PluginSpec,
+    alpha: float,
 ) -> dict[str, Any]:
     """What the head does with images held out of its reference set, and with genera held out of it.
 
@@ -184,7 +189,8 @@ def _f1_of_genera(matrix: IntArray, classes: int) -> FloatArray:
     hits = np.diag(matrix)[:classes].astype(np.float64)
     both = matrix[:classes].sum(axis=1) + matrix[:, :classes].sum(axis=0)[:classes]
     there = both > 0
-    return 2 * hits[there] / both[there]
+    f1: FloatArray = 2 * hits[there] / both[there]
+    return f1
 
 
 def _share(right: BoolArray, among: BoolArray) -> float | None:

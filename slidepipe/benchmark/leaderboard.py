@@ -51,7 +51,7 @@ _OWN_ROW = {
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """One sentence on a backbone's scores (a ``metrics.json``): broken, not comparable, or reproduces / better / worse by how much.
+    """One sentence on a ``metrics.json``: at chance, not comparable, or reproduces / better / worse, and by how much.
 
     A backbone that is one of the published ones is held against its own row; any other against the nearest published nn f1.
     """

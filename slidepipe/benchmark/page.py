@@ -42,10 +42,10 @@ class Material:
     embeddings: Float32Array
 
 
-def write_page(path: Path, metrics: Mapping[str, Any], material: Material, rows: Sequence[Row]) -> None:
-    """Write the report of one backbone."""
+def benchmark_page(metrics: Mapping[str, Any], material: Material, rows: Sequence[Row]) -> str:
+    """The report of one backbone as HTML."""
     title = f"{metrics['model']} on {_data_name(metrics)}"
-    store.write_text(path, page(title, "\n".join(_sections(title, metrics, material, rows)), _STYLE))
+    return page(title, "\n".join(_sections(title, metrics, material, rows)), _STYLE)
 
 
 def write_leaderboard_page(path: Path, rows: Sequence[Row], reports: Sequence[tuple[str, str]]) -> None:
@@ -154,7 +154,10 @@ def _controls(metrics: Mapping[str, Any]) -> str:
     else:
         rows.append(["random weights", "", "", "not made: no torch network, or not under the published protocol"])
     if metrics["at_chance"]:
-        said = "nn f1 is at chance: it is what shuffled labels give. Labels and images do not belong together, or the embeddings are broken."
+        said = (
+            "nn f1 is at chance: it is what shuffled labels give. Labels and images do not belong together, "
+            "or the embeddings are broken."
+        )
     elif random is not None and first["nn_f1"] <= random["nn_f1"] + 0.02:
         said = "These weights do no better than random ones: check the weight file and the preprocessing."
     elif first["nn_f1"] <= pixels["nn_f1"]:
@@ -228,7 +231,11 @@ def _head(head: Mapping[str, Any]) -> str:
     half = [point for point in points if point["precision_half_hidden"] is not None]
     if half:
         curves.append(
-            ("half of them of a hidden genus", [p["coverage"] for p in half], [p["precision_half_hidden"] for p in half])
+            (
+                "half of them of a hidden genus",
+                [p["coverage"] for p in half],
+                [p["precision_half_hidden"] for p in half],
+            )
         )
     reliability = head["reliability"]
     share = [("measured", [p["alpha"] for p in reliability], [p["share"] for p in reliability])]
@@ -259,9 +266,9 @@ def _galleries(material: Material) -> str:
     order = np.argsort(-quality, kind="stable")
     legend = "<p class=soft>The image asked about (black), its nearest others: right (green) or wrong (red).</p>"
     best, worst = order[:_GALLERY_ROWS], order[::-1][:_GALLERY_ROWS]
-    # By a class a picture, so that one that is shown twice is in the file once, would need scripts; a few doubles are cheap.
     return (
-        f"{legend}<h3>The ten best</h3>{_gallery(material, best.tolist())}<h3>The ten worst</h3>{_gallery(material, worst.tolist())}"
+        f"{legend}<h3>The ten best</h3>{_gallery(material, best.tolist())}"
+        f"<h3>The ten worst</h3>{_gallery(material, worst.tolist())}"
     )
 
 
@@ -296,8 +303,17 @@ def _provenance(metrics: Mapping[str, Any]) -> str:
     for name in metrics["protocols"]:
         cost = (metrics if name == "published" else metrics["slidepipe"])["cost"]
         speed = cost["images_per_s_and_worker"]
-        seconds = "not told by the cache" if speed is None else f"{speed:g} images/s a worker ({cost['worker_seconds']:g} s in all)"
-        rows.append([f"embedding, {name} protocol", f"{seconds}, on {cost['device']}{', from cache' if cost['from_cache'] else ''}"])
+        seconds = (
+            "not told by the cache"
+            if speed is None
+            else f"{speed:g} images/s a worker ({cost['worker_seconds']:g} s in all)"
+        )
+        rows.append(
+            [
+                f"embedding, {name} protocol",
+                f"{seconds}, on {cost['device']}{', from cache' if cost['from_cache'] else ''}",
+            ]
+        )
     return table(["", ""], rows)
 
 

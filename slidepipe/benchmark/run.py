@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from slidepipe import __version__, plugins, store
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.data import BenchmarkData, read_data, read_thumbnails
@@ -23,11 +25,11 @@ from slidepipe.benchmark.extras import (
 )
 from slidepipe.benchmark.fetch import fetch_images
 from slidepipe.benchmark.leaderboard import Row
-from slidepipe.benchmark.page import Material, write_leaderboard_page, write_page
+from slidepipe.benchmark.page import Material, benchmark_page, write_leaderboard_page
 from slidepipe.benchmark.scores import Scores, evaluate
 from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
-from slidepipe.interfaces import UInt8Array
+from slidepipe.interfaces import StrArray, UInt8Array
 from slidepipe.plan import embed_spec, head_spec
 from slidepipe.reference import fingerprint_folder
 
@@ -96,16 +98,23 @@ def run_benchmark(
             folder = out / "runs" / _slug(metrics)
             folder.mkdir(parents=True, exist_ok=True)
             rows = _rows(out, scored, failed, images.fingerprint)
+            report = benchmark_page(metrics, material, rows)
             for place in [folder] if every else [folder, out]:
-                _write(place, metrics, material, rows)
+                store.write_json(place / "metrics.json", metrics)
+                store.write_text(place / "metrics.csv", _long(metrics, header=True))
+                store.write_text(place / "report.html", report)
         if not scored:
             raise PluginError(f"none of {len(failed)} backbones could be scored; the first: {failed[0].verdict}")
         rows = _rows(out, scored, failed, images.fingerprint)
         store.write_text(out / "leaderboard.csv", leaderboard.as_csv(rows))
         if every:
             store.write_json(out / "metrics.json", {"leaderboard": scored, "failed": [vars(row) for row in failed]})
-            store.write_text(out / "metrics.csv", "".join(_long(metrics, number == 0) for number, metrics in enumerate(scored)))
-            write_leaderboard_page(out / "report.html", rows, [(m["model"], f"runs/{_slug(m)}/report.html") for m in scored])
+            store.write_text(
+                out / "metrics.csv", "".join(_long(metrics, number == 0) for number, metrics in enumerate(scored))
+            )
+            write_leaderboard_page(
+                out / "report.html", rows, [(m["model"], f"runs/{_slug(m)}/report.html") for m in scored]
+            )
     return Outcome(leaderboard.as_text(rows), tuple(rows), len(scored))
 
 
@@ -163,9 +172,7 @@ def score_backbone(
     if "slidepipe" in scores:
         embeddings = embedded["slidepipe"].embeddings
         # On all images first: an alpha that is too fine for them is the user's to mend, not a row of the report.
-        plugins.create("head", head.name, json.loads(head.settings)).fit(
-            embeddings, _genera(data), config.head.alpha
-        )
+        plugins.create("head", head.name, json.loads(head.settings)).fit(embeddings, _genera(data), config.head.alpha)
         metrics["slidepipe"] = {
             **scores["slidepipe"].summary,
             "views": spec.views,
@@ -181,9 +188,7 @@ def score_backbone(
     return metrics, Material(data, thumbnails, scores[first], embedded[first].embeddings)
 
 
-def _genera(data: BenchmarkData) -> Any:
-    import numpy as np
-
+def _genera(data: BenchmarkData) -> StrArray:
     return np.array(data.names)[data.labels]
 
 
@@ -198,7 +203,9 @@ def _read_images(data: Path | None, told: Told) -> _Images:
 def _every_backbone(config: Config) -> Iterator[Config]:
     """A config for each installed backbone; one that needs an argument is taken as the config names it."""
     if config.backbone.weights is not None:
-        raise SettingsError("--all takes no --weights: a weight file is one backbone's. Give that backbone's name instead")
+        raise SettingsError(
+            "--all takes no --weights: a weight file is one backbone's. Give that backbone's name instead"
+        )
     own = config.backbone.name
     names = [info.name for info in plugins.list_plugins("backbone")]
     for name in [*dict.fromkeys(names), *([own] if ":" in own else [])]:
@@ -248,19 +255,24 @@ def _slug(metrics: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", str(metrics["model"])) + "-" + str(metrics["fingerprint"])[:8]
 
 
-def _write(folder: Path, metrics: dict[str, Any], material: Material, rows: Sequence[Row]) -> None:
-    store.write_json(folder / "metrics.json", metrics)
-    store.write_text(folder / "metrics.csv", _long(metrics, header=True))
-    write_page(folder / "report.html", metrics, material, rows)
-
-
 def _long(metrics: Mapping[str, Any], header: bool) -> str:
     """One row a figure: model, protocol, score (dotted), split (a seed or slide, or empty), value."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     if header:
         writer.writerow(["model", "protocol", "score", "split", "value"])
-    wanted = ("nn_f1", "p_at_nr", "pr_auc", "retrieval", "knn", "logistic", "class_wise_1nn", "intervals", "controls", "head")
+    wanted = (
+        "nn_f1",
+        "p_at_nr",
+        "pr_auc",
+        "retrieval",
+        "knn",
+        "logistic",
+        "class_wise_1nn",
+        "intervals",
+        "controls",
+        "head",
+    )
     splits = metrics["data"]["splits"]
     for protocol, part in (("published", metrics), ("slidepipe", metrics.get("slidepipe") or {})):
         for key in wanted:

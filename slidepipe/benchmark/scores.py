@@ -269,7 +269,8 @@ def _seen(matrix: npt.NDArray[Any]) -> BoolArray:
 
 
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:
-    return np.divide(part, whole, out=np.zeros(len(part), np.float64), where=whole > 0)
+    ratio: FloatArray = np.divide(part, whole, out=np.zeros(len(part), np.float64), where=whole > 0)
+    return ratio
 
 
 def _seeds(values: Sequence[float]) -> dict[str, Any]:
