@@ -1,0 +1,56 @@
+"""How long a search over a million stored embeddings takes: ``python -m benchmarks.search [--rows N] [--dim D]``.
+
+Embeddings are random (a search costs the same whatever they are), laid out as a RESULTS folder's index is. Timed is
+``slidepipe.search.nearest``: scores of all rows, the best, and their exact measure. The first search reads the file; the others
+find it in the machine's memory. Laying out the index happens once a RESULTS folder and is timed apart.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from slidepipe.interfaces import Float32Array
+from slidepipe.search import nearest, write_index
+
+_SLIDE_ROWS = 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--folder", type=Path, help="where the index is laid out for the time of the measurement")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+
+    def slides() -> Iterator[Float32Array]:
+        for start in range(0, options.rows, _SLIDE_ROWS):
+            yield rng.standard_normal((min(_SLIDE_ROWS, options.rows - start), options.dim), np.float32)
+
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name) / "index"
+        started = perf_counter()
+        write_index(folder, slides(), options.rows, "benchmark")
+        print(f"lay out {options.rows} x {options.dim} (with making them): {perf_counter() - started:.2f} s")
+        for metric in ("cosine", "euclidean"):
+            times = []
+            for _ in range(5):
+                embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+                lengths = np.load(folder / "lengths.npy")
+                query = rng.standard_normal(options.dim)
+                started = perf_counter()
+                nearest(embeddings, lengths, query, 20, metric)
+                times.append(perf_counter() - started)
+            print(f"{metric}: first {times[0]:.3f} s, median of {len(times)} {median(times):.3f} s")
+    threads = os.environ.get("OMP_NUM_THREADS", "as many as the machine has cores")
+    print(f"{os.cpu_count()} cores; threads: {threads}; numpy {np.__version__}")
+
+
+if __name__ == "__main__":
+    main()
