@@ -31,6 +31,12 @@ class Environment:
             [self.python, *arguments], cwd=cwd, env=self.variables, capture_output=True, text=True, check=False
         )
 
+    def run_line(self, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run a line as a reader of the documentation would type it."""
+        return subprocess.run(
+            ["/bin/sh", "-c", command], cwd=cwd, env=self.variables, capture_output=True, text=True, check=False
+        )
+
 
 def make(folder: Path) -> Environment:
     """Make an environment without pip of its own: the packages of this one are seen through a .pth file."""

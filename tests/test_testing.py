@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, field_serializer
 from scipy import ndimage
 
-from slidepipe import plugins
-from slidepipe.errors import PluginError
+from slidepipe import check_command, plugins
+from slidepipe.errors import PluginError, SlidepipeError
 from slidepipe.interfaces import Decisions, Detections
 from slidepipe.testing import (
     CheckFailure,
@@ -488,3 +489,48 @@ def test_run_checks_tells_each_result(tmp_path, monkeypatch):
     assert results["shape"].reason == "it raised RuntimeError: out of luck"
     with pytest.raises(PluginError, match="'worse' is unknown"):
         list(run_checks("backbone", "worse"))
+
+
+def run_command(*arguments):
+    return CliRunner().invoke(check_command.check, [str(argument) for argument in arguments])
+
+
+def test_the_command_says_how_each_check_went(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_local_files", {})
+    (tmp_path / "bad.py").write_text(BAD)
+    told = run_command("bad", "--plugin", tmp_path / "bad.py")
+    assert told.exit_code == 2
+    assert "passed  settings round trip\n" in told.output
+    assert "failed  shape: it raised RuntimeError: out of luck\n" in told.output
+    assert told.output.rstrip().endswith("failed")
+    good = (tmp_path / "good.py").relative_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    good.write_text(BAD.replace('"bad"', '"good"').replace('raise RuntimeError("out\\nof luck")', GOOD_BODY))
+    told = run_command("good", "--plugin", good)
+    assert told.exit_code == 0, told.output
+    assert told.output.rstrip().endswith("good keeps its contract")
+
+
+GOOD_BODY = "return crops.reshape(len(crops), 16, 3)[:, :4].sum(axis=2).astype(np.float32)"
+
+
+def test_the_command_takes_settings_and_tells_mistakes(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_local_files", {})
+    (tmp_path / "two.py").write_text(
+        BAD + "class Same:\n    name = 'bad'\n    def fit(self, e, g, a): ...\n    def predict(self, e): ...\n"
+    )
+    (tmp_path / "settings.yaml").write_text("gain: 3")
+    (tmp_path / "list.yaml").write_text("- gain")
+    (tmp_path / "broken.yaml").write_text("gain: [")
+    plugin = ("--plugin", tmp_path / "two.py")
+    for arguments, said in (
+        (("bad",), "is a backbone and a head: say which with --kind"),
+        (("worse",), "backbone 'worse' is unknown"),
+        (("bad", "--kind", "backbone", "--settings", tmp_path / "settings.yaml"), "takes no settings: remove gain"),
+        (("bad", "--kind", "backbone", "--settings", tmp_path / "list.yaml"), "must be names with values"),
+        (("bad", "--kind", "backbone", "--settings", tmp_path / "broken.yaml"), "are no YAML"),
+        (("bad", "--kind", "backbone", "--settings", tmp_path / "absent.yaml"), "cannot be read"),
+    ):
+        told = run_command(*arguments, *plugin)
+        assert isinstance(told.exception, SlidepipeError)
+        assert said in str(told.exception)

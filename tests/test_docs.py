@@ -1,0 +1,120 @@
+"""The pages about plugins: every python and console block is run, in order, in one folder per page."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import fresh
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("plug-in-a-backbone.md", "plug-in-a-head-or-detector.md")
+FENCE = re.compile(
+    r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """A fenced block of a page, with the line it starts on."""
+
+    language: str
+    title: str | None
+    text: str
+    line: int
+
+
+def blocks(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert text.count("```") == 2 * len(FENCE.findall(text)), f"{page} has a fence that the tests do not understand"
+    return [
+        Fenced(match["language"], match["title"], match["text"], text[: match.start()].count("\n") + 1)
+        for match in FENCE.finditer(text)
+    ]
+
+
+def commands(text):
+    """The commands of a console block, each with the output that must follow it."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    pytest.importorskip("hatchling", reason="hatchling builds the example's wheel")
+    return fresh.make(tmp_path_factory.mktemp("fresh") / "environment")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "plugins" / "example-backbone", folder / "example")
+    return fresh.build_wheel(folder / "example", folder)
+
+
+def check_command_exists(environment, folder):
+    return environment.run("-m", "slidepipe.cli", "plugins", "check", "--help", cwd=folder).returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page, environment, wheel, tmp_path):
+    shutil.copy(wheel, tmp_path)
+    if not check_command_exists(environment, tmp_path):
+        pytest.skip("the command line of this checkout lacks: slidepipe plugins check")
+    for block in blocks(page):
+        where = f"{page}, line {block.line}"
+        if block.language == "python" and block.title:
+            (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            ran = environment.run("-c", block.text, cwd=tmp_path)
+            assert ran.returncode == 0, f"{where}: {ran.stderr}"
+        elif block.language == "console":
+            for command, wanted in commands(block.text):
+                ran = environment.run_line(command, cwd=tmp_path)
+                assert ran.returncode == 0, f"{where}: {command}: {ran.stdout}{ran.stderr}"
+                printed = [re.sub(r"\s{2,}", "  ", row) for row in ran.stdout.splitlines()]
+                missing = [line for line in wanted if line not in printed]
+                assert not missing, f"{where}: {command} does not print {missing}: {ran.stdout}"
+        else:
+            assert block.language in ("toml", "yaml"), f"{where}: blocks in {block.language} are not run: say how"
+
+
+def test_what_is_shown_of_the_example_is_in_it():
+    shown = [block.text for block in blocks(PAGES[0]) if block.language == "toml"]
+    assert shown
+    assert all(text in (ROOT / "plugins" / "example-backbone" / "pyproject.toml").read_text() for text in shown)
+
+
+def test_the_yolo_settings_are_those_of_the_detector():
+    from slidepipe_yolo import YoloDetector
+
+    (shown,) = [yaml.safe_load(block.text) for block in blocks(PAGES[1]) if block.language == "yaml"]
+    YoloDetector.Settings(**shown["detector"]["settings"])
+    assert tables(PAGES[1])["YOLO"] == set(YoloDetector.Settings.model_fields)
+
+
+def test_the_torch_settings_are_those_of_the_backbones():
+    from slidepipe_timm import TorchSettings
+
+    assert tables(PAGES[0])["timm"] == set(TorchSettings.model_fields)
+
+
+def tables(page):
+    """Names in the first column of the tables of settings, by the word in the heading above."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE):
+        table = re.search(r"^\| setting .*?\n\n", section, flags=re.MULTILINE | re.DOTALL)
+        if table:
+            word = "YOLO" if "YOLO" in section.splitlines()[0] else "timm"
+            first = [row.split("|")[1] for row in table[0].splitlines()[2:] if row]
+            found[word] = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    return found
