@@ -23,6 +23,7 @@ _GALLERY_ROWS, _GALLERY_COLUMNS = 10, 9
 _STYLE = """
 .verdict { border-left: 4px solid var(--mark); background: var(--tint); padding: 10px 14px; font-size: 1.05rem; max-width: none; }
 .bad { border-color: #b3261e; background: #fdecea; }
+h1, .verdict { overflow-wrap: anywhere; } .board td:last-child { white-space: normal; min-width: 26ch; }
 .gallery { border-collapse: separate; border-spacing: 3px; } .gallery td { padding: 0; border: 0; vertical-align: top; }
 .gallery img { width: 72px; height: 72px; display: block; border: 3px solid #b3261e; border-radius: 3px; }
 .gallery .right img { border-color: #4c7a34; } .gallery .query img { border-color: #1c2126; }
@@ -52,7 +53,7 @@ def write_leaderboard_page(path: Path, rows: Sequence[Row], reports: Sequence[tu
     """Write the page of ``--all``: the table and where each backbone's own report is."""
     links = "".join(f'<li><a href="{escape(target)}">{escape(name)}</a></li>' for name, target in reports)
     body = f"<h1>Backbones on the benchmark</h1>{_leaderboard(rows)}<h2>Report of each</h2><ul>{links}</ul>"
-    store.write_text(path, page("Backbones on the benchmark", body))
+    store.write_text(path, page("Backbones on the benchmark", body, _STYLE))
 
 
 def tsne(embeddings: Float32Array) -> FloatArray:
@@ -131,7 +132,8 @@ def _protocols(metrics: Mapping[str, Any]) -> str:
 
 def _leaderboard(rows: Sequence[Row]) -> str:
     marked = [number for number, row in enumerate(rows) if row.origin == "this run"]
-    return table(leaderboard.HEADER, [leaderboard.cells(row) for row in rows], range(3, 7), marked)
+    board = table(leaderboard.HEADER, [leaderboard.cells(row) for row in rows], range(3, 7), marked)
+    return f"<div class=board>{board}</div>"
 
 
 def _controls(metrics: Mapping[str, Any]) -> str:
