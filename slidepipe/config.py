@@ -97,6 +97,10 @@ class Config(_Settings):
     reference: Path | None = Field(
         None, description="folder of labelled crops, one folder a genus; one starting with _ is a reject class"
     )
+    reference_results: tuple[Path, ...] = Field(
+        (),
+        description="RESULTS folders whose reviewed objects join the reference set, except for the slides they lie on",
+    )
     mpp: float | None = Field(
         None, gt=0, description="micrometres a pixel; empty: what the scan itself or samples.csv says"
     )
@@ -228,8 +232,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             owner = owner.get(folder) if isinstance(owner, dict) else None
         if isinstance(owner, dict) and isinstance(owner.get(setting), str):
             owner[setting] = str(path.parent / owner[setting])
-    if isinstance(values.get("plugins"), list):
-        values["plugins"] = [str(path.parent / str(plugin)) for plugin in values["plugins"]]
+    for name in ("plugins", "reference_results"):
+        if isinstance(values.get(name), list):
+            values[name] = [str(path.parent / str(file)) for file in values[name]]
     return values
 
 

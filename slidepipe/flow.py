@@ -26,6 +26,7 @@ from slidepipe.plan import (
 from slidepipe.progress import Progress
 from slidepipe.reference import ImageFolder, ReferenceSet, as_reference, fingerprint_folder, load_cached, save_cached
 from slidepipe.review import labels_sha256
+from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.spike import check_spike
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec
@@ -67,6 +68,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
 
         identity = {**plugin_identity("backbone", embed.plugin), "views": embed.views}
         fingerprint = fingerprint_folder(folder, {**identity, "batch": embed.batch})
+        reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)
         pending = [state for state in states if state.job is not None and not _is_finished(state)]
         if reference is None or pending:
@@ -77,7 +79,8 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             if state.job is not None and not state.failure:
                 state.lost = find_lost(state.job.folder, state.slide.slide_id)
 
-        wanted = tables_fingerprint(states, config, head, fingerprint, labels)
+        joined = join_reviewed(reference, reviewed)
+        wanted = tables_fingerprint(states, config, head, joined.all.fingerprint, labels)
         previous = read_manifest(out)
         if previous.get("tables") == wanted and all((out / name).exists() for name in TABLES):
             return _summary(out, states, previous["objects"], previous["accepted"], redone=False)
@@ -86,13 +89,11 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             config,
             states,
             {**identity, "weights_sha256": reference.weights_sha256},
-            describe_reference(folder, fingerprint),
+            describe_reference(folder, joined.all.fingerprint),
         )
         write_manifest(_summary(out, states, 0, 0, redone=True), *record, tables=None)
-        fitted = plugins.create("head", head.name, json.loads(head.settings)).fit(
-            reference.embeddings, reference.genera, config.head.alpha
-        )
-        counts = write_tables(out, states, fitted, reference, folder.names, config.counting)
+        heads = Heads(lambda: plugins.create("head", head.name, json.loads(head.settings)), config.head.alpha, joined)
+        counts = write_tables(out, states, heads, folder.names, config.counting)
         summary = _summary(
             out,
             states,

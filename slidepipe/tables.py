@@ -12,11 +12,10 @@ from slidepipe.config import CountingConfig
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
 from slidepipe.diversity import diversity_table
-from slidepipe.interfaces import Head
 from slidepipe.objects import ACCEPTED, SlideObjects, classify_slide, write_objects
 from slidepipe.plan import SlideState
 from slidepipe.ranges import ranges_table
-from slidepipe.reference import ReferenceSet
+from slidepipe.reviewed import Heads
 from slidepipe.spike import spike_table
 
 TABLES = (
@@ -36,8 +35,7 @@ TABLES = (
 def write_tables(
     out: Path,
     states: Sequence[SlideState],
-    head: Head,
-    reference: ReferenceSet,
+    heads: Heads,
     genera: Sequence[str],
     counting: CountingConfig,
 ) -> list[SlideCount]:
@@ -46,8 +44,7 @@ def write_tables(
     Args:
         out: the RESULTS folder.
         states: all slides of the well; those without a failure have all stages published.
-        head: fitted on ``reference``.
-        reference: names an object's neighbours.
+        heads: the fitted head of each slide.
         genera: the columns of the count tables.
         counting: how the tables are made.
     """
@@ -59,7 +56,7 @@ def write_tables(
         for state in states:
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
-                yield classify_slide(state.slide, state.job.folder, mpp, head, reference)
+                yield classify_slide(state.slide, state.job.folder, mpp, *heads.of(state.slide.path))
 
     def write(path: Path) -> None:
         for objects in write_objects(path, classified()):

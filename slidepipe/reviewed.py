@@ -1,0 +1,166 @@
+"""Reviewed objects as references: what a palynologist labelled in earlier results joins the reference set.
+
+An object never helps to judge its own slide: for a slide with reviewed objects the head is fitted without these, so neither its
+references nor its calibration know them. Otherwise each would be its own nearest neighbour.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slidepipe import store
+from slidepipe.errors import ResultsError
+from slidepipe.interfaces import BoolArray, Float32Array, Head
+from slidepipe.manifest import read_manifest
+from slidepipe.reference import ReferenceSet
+from slidepipe.review import REVIEW, read_labels, read_review
+
+#: The reject class that objects labelled "not a fossil" join, and how many it takes to be one: a reject class of fewer cannot be
+#: told from chance, nor held out in turn.
+DEBRIS, LEAST_DEBRIS = "_debris", 10
+
+
+@dataclass(frozen=True)
+class ReviewedObject:
+    """A drawn and labelled object: where it is stored, on which slide it lies, and what it is."""
+
+    results: Path
+    slide_id: str
+    slide_path: str
+    row: int
+    box: tuple[int, int, int, int]
+    genus: str
+    file: str
+
+
+def find_reviewed(
+    folders: Sequence[Path], names: Sequence[str], backbone: Mapping[str, Any], own: Path
+) -> list[ReviewedObject]:
+    """The labelled objects of reviews, of the classes in ``names`` or not a fossil, by folder, slide and row.
+
+    Args:
+        folders: RESULTS folders with a review.
+        names: the classes of the reference folder.
+        backbone: what the embeddings must have been made with (name, version, settings, files, views).
+        own: the RESULTS folder of this run, which is embedded anew where its backbone has changed.
+
+    Raises:
+        ResultsError: a folder without a review, or embedded with another backbone.
+    """
+    named = {name.lower(): name for name in names}
+    found = []
+    for results in dict.fromkeys(folder.resolve() for folder in folders):
+        manifest, review, labels = read_manifest(results), read_review(results), read_labels(results)
+        if not manifest or review is None or not labels:
+            raise ResultsError(
+                f"{results}: no reviewed objects here. Draw some with 'slidepipe review sample' and label them, "
+                "or take it out of reference_results"
+            )
+        other = {key: manifest["backbone"].get(key) for key in backbone}
+        if results != own.resolve() and other != dict(backbone):
+            raise ResultsError(
+                f"{results}: was embedded with another backbone ({other.get('name')}, or other settings or weights). "
+                "Run it again with this one, or take it out of reference_results"
+            )
+        paths = {entry["slide_id"]: str(entry["path"]) for entry in manifest["slides"]}
+        for cells in review.to_dict("records"):
+            label = labels.get(cells["object_id"])
+            genus = DEBRIS if label == "" else named.get((label or "").lower())
+            if genus is None or cells["slide_id"] not in paths:
+                continue
+            box = tuple(int(cells[edge]) for edge in ("x0", "y0", "x1", "y1"))
+            row = int(str(cells["object_id"]).rpartition(":")[2])
+            place = (results, cells["slide_id"], paths[cells["slide_id"]], row, (box[0], box[1], box[2], box[3]))
+            found.append(ReviewedObject(*place, genus, str(results / str(cells["crop"]))))
+    if DEBRIS not in names and Counter(item.genus for item in found)[DEBRIS] < LEAST_DEBRIS:
+        found = [item for item in found if item.genus != DEBRIS]
+    return sorted(found, key=lambda item: (str(item.results), item.slide_id, item.row))
+
+
+@dataclass(frozen=True)
+class JoinedReference:
+    """A reference set with reviewed objects at its end.
+
+    Attributes:
+        all: the whole set.
+        slides: for each of its rows the file of the slide that it lies on; empty for those of the reference folder.
+    """
+
+    all: ReferenceSet
+    slides: tuple[str, ...]
+
+    def without(self, slide_path: Path) -> ReferenceSet:
+        """The reference set for one slide: all rows but those that lie on it."""
+        path = str(slide_path.resolve())
+        if path not in self.slides:
+            return self.all
+        whole = self.all
+        kept: BoolArray = np.array([other != path for other in self.slides])
+        debris = whole.genera == DEBRIS
+        added = np.array([other != "" for other in self.slides])
+        if (debris & kept).sum() < LEAST_DEBRIS and not (debris & ~added).any():
+            kept &= ~debris
+        return ReferenceSet(
+            whole.embeddings[kept], whole.genera[kept], whole.files[kept], whole.fingerprint, whole.weights_sha256
+        )
+
+
+def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) -> JoinedReference:
+    """Add the embeddings that the results hold of reviewed objects; an object whose pixels could not be read stays out.
+
+    Raises:
+        ResultsError: the review was drawn from other detections than the results hold now.
+    """
+    embeddings: list[Float32Array] = []
+    kept: list[ReviewedObject] = []
+    opened: dict[tuple[Path, str], tuple[Any, Any]] = {}
+    for item in objects:
+        key = (item.results, item.slide_id)
+        if key not in opened:
+            folder = store.slide_folder(*key)
+            boxes = store.read_array(store.read_stage(folder, "boxes"), "boxes").reshape(-1, 4)
+            opened[key] = boxes, store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
+        boxes, rows = opened[key]
+        if item.row >= len(boxes) or tuple(boxes[item.row].tolist()) != item.box:
+            raise ResultsError(
+                f"{item.results / REVIEW}: was drawn from other detections than these results hold now. "
+                "Draw again, or take this folder out of reference_results"
+            )
+        if np.isfinite(rows[item.row]).all():
+            embeddings.append(np.asarray(rows[item.row], np.float32))
+            kept.append(item)
+    if not kept:
+        return JoinedReference(reference, ("",) * len(reference.files))
+    added = np.stack(embeddings)
+    digest = hashlib.sha256(reference.fingerprint.encode())
+    digest.update(added.tobytes())
+    digest.update(repr([(item.slide_path, item.row, item.genus, item.file) for item in kept]).encode())
+    joined = ReferenceSet(
+        np.concatenate([reference.embeddings, added]),
+        np.concatenate([reference.genera, np.array([item.genus for item in kept])]),
+        np.concatenate([reference.files, np.array([item.file for item in kept])]),
+        digest.hexdigest(),
+        reference.weights_sha256,
+    )
+    return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide_path for item in kept)))
+
+
+class Heads:
+    """The head of each slide, with the reference set it was fitted on. One for all, but for slides with reviewed objects."""
+
+    def __init__(self, create: Callable[[], Head], alpha: float, reference: JoinedReference) -> None:
+        self._create, self._alpha, self._reference = create, alpha, reference
+        self._common = self._fit(reference.all)
+
+    def of(self, slide_path: Path) -> tuple[Head, ReferenceSet]:
+        """The head for the slide in this file, and the set that its neighbours are rows of."""
+        own = self._reference.without(slide_path)
+        return (self._common if own is self._reference.all else self._fit(own)), own
+
+    def _fit(self, reference: ReferenceSet) -> Head:
+        return self._create().fit(reference.embeddings, reference.genera, self._alpha)

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slidepipe.config import Config, parse_config
+from slidepipe.errors import ResultsError
+from slidepipe.interfaces import Decisions
+from slidepipe.reference import ReferenceSet
+from slidepipe.results import Results
+from slidepipe.review import sample_review
+from slidepipe.reviewed import DEBRIS, LEAST_DEBRIS, Heads, JoinedReference, find_reviewed
+from tests.made_results import quiet_run
+
+
+def joined(rows: list[tuple[str, str]]) -> JoinedReference:
+    """A reference set of rows (genus, slide file); an embedding is the row's own number."""
+    genera, slides = zip(*rows, strict=True)
+    embeddings = np.arange(len(rows), dtype=np.float32)[:, None]
+    files = np.array([f"file{row}" for row in range(len(rows))])
+    return JoinedReference(ReferenceSet(embeddings, np.array(genera), files, "f", None), slides)
+
+
+class Remembers:
+    """A head that says which rows it was fitted on."""
+
+    name = "remembers"
+
+    def fit(self, embeddings: np.ndarray, genera: np.ndarray, alpha: float) -> "Remembers":
+        self.rows = embeddings[:, 0].astype(int).tolist()
+        return self
+
+    def predict(self, embeddings: np.ndarray) -> Decisions:
+        raise NotImplementedError
+
+
+def test_the_head_of_a_slide_knows_nothing_that_lies_on_it(tmp_path: Path) -> None:
+    slide = tmp_path / "a.svs"
+    other = str(tmp_path / "b.svs")
+    heads = Heads(
+        Remembers, 0.1, joined([("azolla", ""), ("azolla", str(slide)), ("azolla", other), ("deflandrea", "")])
+    )
+    head, reference = heads.of(slide)
+    assert head.rows == [0, 2, 3]  # type: ignore[attr-defined]
+    assert reference.files.tolist() == ["file0", "file2", "file3"]  # what the neighbours of this head are rows of
+    assert heads.of(tmp_path / "c.svs")[0].rows == [0, 1, 2, 3]  # type: ignore[attr-defined]
+
+
+def test_a_handful_of_debris_is_no_reject_class(tmp_path: Path) -> None:
+    slide = tmp_path / "a.svs"
+    elsewhere = [(DEBRIS, str(tmp_path / f"{n}.svs")) for n in range(LEAST_DEBRIS - 1)]
+    few = joined([("azolla", ""), (DEBRIS, str(slide)), *elsewhere])
+    assert few.without(slide).genera.tolist() == ["azolla"]
+    assert few.without(tmp_path / "c.svs").genera.tolist().count(DEBRIS) == LEAST_DEBRIS
+    own_folder = joined([("azolla", ""), (DEBRIS, ""), (DEBRIS, str(slide))])
+    assert own_folder.without(slide).genera.tolist() == ["azolla", DEBRIS]
+
+
+@pytest.fixture(scope="module")
+def reviewed(colour_well: Path, test_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    config = parse_config(
+        {
+            "reference": colour_well / "reference",
+            "plugins": [test_plugins],
+            "backbone": {"name": "mean-colour", "views": 1},
+            "head": {"name": "knn", "settings": {"metric": "euclidean"}},
+            "run": {"scheduler": "threads", "workers": 1},
+        },
+        "test",
+    )
+    out = tmp_path_factory.mktemp("reviewed") / "results"
+    quiet_run(colour_well / "well", out, config)
+    rows = sample_review(out, 1000)
+    rows["genus"] = [name if number % 6 else "a new genus" for number, name in enumerate(rows["candidate"])]
+    rows.to_csv(out / "review.csv", index=False)
+    return config, out
+
+
+def test_reviewed_objects_become_neighbours_of_other_slides_only(
+    colour_well: Path, reviewed: tuple[Config, Path]
+) -> None:
+    config, out = reviewed
+    again = config.model_copy(update={"reference_results": (out,)})
+    assert quiet_run(colour_well / "well", out, again).redone
+    assert not quiet_run(colour_well / "well", out, again).redone
+    review = pd.read_csv(out / "review.csv")
+    slide_of = {str(out.resolve() / crop): name for crop, name in zip(review["crop"], review["slide_id"], strict=True)}
+    genus_of = {str(out.resolve() / crop): name for crop, name in zip(review["crop"], review["genus"], strict=True)}
+    across = 0
+    for slide_id, nearest in zip(*(Results(out).objects[name] for name in ("slide_id", "nearest")), strict=True):
+        for neighbour in nearest if nearest is not None else ():
+            if neighbour["reference"] in slide_of:
+                assert slide_of[neighbour["reference"]] != slide_id
+                assert genus_of[neighbour["reference"]] == neighbour["genus"] != "a new genus"
+                assert Path(neighbour["reference"]).exists()
+                across += 1
+    assert across > 0
+
+
+def test_results_that_cannot_serve_as_references_are_refused_before_any_work(
+    colour_well: Path, reviewed: tuple[Config, Path], tmp_path: Path
+) -> None:
+    config, out = reviewed
+    with pytest.raises(ResultsError, match="no reviewed objects here"):
+        quiet_run(colour_well / "well", tmp_path / "r", config.model_copy(update={"reference_results": (tmp_path,)}))
+    other = {"name": "mean-colour", "views": 8}
+    with pytest.raises(ResultsError, match="was embedded with another backbone"):
+        find_reviewed([out], ["amberina"], other, tmp_path / "r")
+    assert find_reviewed([out], ["amberina"], other, out)  # this run's own results are embedded anew
