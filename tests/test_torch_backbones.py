@@ -232,8 +232,8 @@ def test_the_two_modes_agree_on_crops_of_the_size_a_run_delivers(shallow, photos
     np.testing.assert_allclose(run.embed(squares(photos)), wanted, atol=1e-4)
     np.testing.assert_allclose(exact.embed(squares(photos)), wanted, atol=1e-4)
     resized_on_the_device = run.embed(np.asarray(photos[0])[None])
-    cosine = (resized_on_the_device * wanted[:1]).sum() / np.linalg.norm(resized_on_the_device) / np.linalg.norm(wanted)
-    assert cosine * np.linalg.norm(wanted) / np.linalg.norm(wanted[:1]) > 0.999
+    lengths = np.linalg.norm(resized_on_the_device) * np.linalg.norm(wanted[0])
+    assert (resized_on_the_device[0] * wanted[0]).sum() / lengths > 0.999
 
 
 def test_resizing_on_the_device_gives_pillows_pixels_within_a_level(photos):
@@ -242,8 +242,8 @@ def test_resizing_on_the_device_gives_pillows_pixels_within_a_level(photos):
         chunk = torch.from_numpy(np.array(image))[None]
         got = prepare(chunk, steps)[0].permute(1, 2, 0).numpy() * 255
         wanted = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC), np.float32)
-        assert np.abs(got - wanted).max() <= 2
-        assert np.abs(got - wanted).mean() < 0.5
+        assert np.abs(got - wanted).max() <= 1.01
+        assert np.abs(got - wanted).mean() < 0.05
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 100])

@@ -47,8 +47,10 @@ def prepare(chunk: torch.Tensor, steps: Preprocessing) -> torch.Tensor:
     pixels = chunk.permute(0, 3, 1, 2)  # a view; in memory it stays channels-last
     size = (steps.resize_px, steps.resize_px)
     if tuple(pixels.shape[-2:]) != size:
-        resized = functional.interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
-        pixels = resized.round().clamp(0, 255)  # to whole levels, as an image library would give
+        # On a CPU torch resizes uint8 as Pillow does; a GPU resizes floats only, here to whole levels again.
+        given = pixels if pixels.device.type == "cpu" else pixels.float()
+        resized = functional.interpolate(given, size=size, mode="bicubic", antialias=True)
+        pixels = resized.float().round().clamp(0, 255)
     margin = round((steps.resize_px - steps.input_px) / 2.0)
     pixels = pixels[..., margin : margin + steps.input_px, margin : margin + steps.input_px]
     mean = torch.tensor(steps.mean, device=chunk.device).view(1, 3, 1, 1)
