@@ -22,6 +22,7 @@ _SLIDE_ROWS = 20_000
 
 
 def main() -> None:
+    """Lay out, search, print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)

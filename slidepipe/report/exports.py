@@ -52,8 +52,8 @@ def write_csv(results: Results, folder: Path) -> list[Path]:
     Wide: a row a sample, depth ascending; the columns ``sample_id``, ``well``, ``depth_m``, ``sample_type``, ``status``, then one
     a genus with its count and nothing else, so that ``strat.plot(d[, -(1:5)], yvar = d$depth_m, y.rev = TRUE)`` draws it.
     Long: a row a sample and genus, ``location`` (the well), ``param`` (the genus), ``depth``, then ``sample_id``,
-    ``sample_type``, ``status``, ``count``, ``rel_abund`` (percent) and its 95 % interval ``low``, ``high``, with further columns as in
-    counts_long.csv.
+    ``sample_type``, ``status``, ``count``, ``rel_abund`` (percent) and its 95 % interval ``low``, ``high``, with further
+    columns as in counts_long.csv.
     """
     genera = results.manifest["reference"]["genera"]
     counts = results.counts[results.counts["status"] != "failed"]

@@ -17,7 +17,8 @@ STYLE = """
 .glance b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .alert { border-left: 5px solid var(--alert); padding: 2px 14px; background: #fdf3f3; margin: 14px 0; }
 .alert h2 { color: var(--alert); margin-top: .5em; }
-.alert td { white-space: normal; }
+.alert td { white-space: normal; overflow-wrap: anywhere; } .alert td:last-child { min-width: 14em; }
+.alert td:first-child { min-width: 9em; }
 .chart img { max-width: none; }
 .wide:focus-visible, a:focus-visible { outline: 3px solid var(--mark); }
 .samples th, .samples td { padding: 2px 6px; } .samples thead th { vertical-align: bottom; }
