@@ -77,6 +77,7 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class _LocalFile:
+    path: Path
     plugins: tuple[tuple[PluginInfo, type], ...]
 
 
@@ -239,10 +240,13 @@ def register_file(path: Path | str) -> list[PluginInfo]:
     if module_name not in _local_files:
         module = _import_file(path, module_name)
         try:
-            _local_files[module_name] = _LocalFile(tuple(_plugins_in(path, module)))
+            found = _LocalFile(path.resolve(), tuple(_plugins_in(path, module)))
         except PluginError:
             del sys.modules[module_name]
             raise
+        for earlier in [name for name, local in _local_files.items() if local.path == found.path]:
+            del _local_files[earlier]  # the file was edited meanwhile: it is no rival of itself
+        _local_files[module_name] = found
     return [info for info, _ in _local_files[module_name].plugins]
 
 

@@ -260,6 +260,16 @@ def test_a_local_file_counts_what_is_written_in_it(tmp_path):
     assert plugins.create("backbone", "grey").name == "grey"
 
 
+def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(grey())
+    plugins.register_file(file)
+    file.write_text(grey().replace("dim = 1", "dim = 2"))
+    plugins.register_file(file)
+    assert len(info_of("grey")) == 1
+    assert plugins.create("backbone", "grey").dim == 2
+
+
 def test_a_local_file_may_say_which(tmp_path):
     file = tmp_path / "two.py"
     file.write_text(grey() + "\nclass Other(Grey):\n    name = 'other'\nPLUGINS = [Other]\n")
