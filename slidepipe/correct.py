@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from slidepipe import store
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.count import LONG_COLUMNS, rounded
-from slidepipe.errors import ResultsError
 from slidepipe.intervals import Estimate
 from slidepipe.objects import ACCEPTED
 from slidepipe.results import Results
-from slidepipe.review import FRAME_COLUMNS, LABELS, REVIEW, frame_of, read_cells, read_labels, read_review
+from slidepipe.review import LABELS, REVIEW, frame_of, read_cells, read_labels, read_objects, read_review
 
 UNCORRECTED = "uncorrected detections"
 CORRECTED = "corrected"
@@ -95,12 +93,7 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
     """
     if genera is None:
         genera = [str(genus) for genus in Results(results).manifest["reference"]["genera"]]
-    try:
-        objects = pq.read_table(results / "objects.parquet", columns=list(FRAME_COLUMNS)).to_pandas()
-    except OSError as error:
-        raise ResultsError(
-            f"{results / 'objects.parquet'}: cannot be read ({error}). Run the same command again"
-        ) from error
+    objects = read_objects(results)
     accepted = objects[objects["state"] == ACCEPTED]
     counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
     samples = [

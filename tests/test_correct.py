@@ -11,6 +11,7 @@ from benchmarks.coverage import correction_coverage
 from slidepipe.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
 from slidepipe.config import parse_config
 from slidepipe.correct import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts
+from slidepipe.errors import ResultsError
 from slidepipe.results import Results
 from slidepipe.review import By, sample_review
 from tests.made_results import GENERA, make, quiet_run, slide, table
@@ -238,3 +239,10 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
     assert not quiet_run(colour_well / "well", out, config).redone
     correct_counts(out)
     assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == written
+
+
+def test_a_damaged_object_table_is_one_clear_error(results: Path) -> None:
+    (results / "objects.parquet").write_bytes(b"not parquet")
+    for act in (correct_counts, lambda folder: sample_review(folder, 30)):
+        with pytest.raises(ResultsError, match=r"objects\.parquet: cannot be read .* Run the same command again"):
+            act(results)
