@@ -19,7 +19,7 @@ class Group:
 
     Attributes:
         members: int64 (M,), rows, the most typical first.
-        likeness: mean cosine similarity of the members to their centre, 0 to 1.
+        likeness: 1 where all members are the same, 0 where they are no more alike than all objects together.
     """
 
     members: npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ class Group:
 
 
 def group_alike(embeddings: Float32Array) -> list[Group]:
-    """Group embeddings by Ward's method on unit vectors; no random choice, so the same objects give the same groups.
+    """Group embeddings by Ward's method on standardised unit vectors; no random choice, so the same objects give the same groups.
 
     There are about the square root of N / 2 groups, at most 12. They are ordered by how much of the spread they explain, size
     times (spread of all - spread within), so that many objects of one kind come before as many that merely share a group.
@@ -37,8 +37,12 @@ def group_alike(embeddings: Float32Array) -> list[Group]:
     """
     if len(embeddings) == 0:
         return []
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = np.divide(embeddings, lengths, out=np.zeros_like(embeddings), where=lengths > 0).astype(np.float64)
+    wide = embeddings.astype(np.float64)
+    # What all embeddings of a backbone share would make any two look alike: centre, and give each dimension its own unit.
+    deviation = wide.std(axis=0)
+    centred = np.divide(wide - wide.mean(axis=0), deviation, out=np.zeros_like(wide), where=deviation > 0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
     groups = min(_MOST_GROUPS, max(1, round(float(np.sqrt(len(unit) / 2)))), len(unit))
     labels = np.zeros(len(unit), np.int64)
     if groups > 1:
@@ -49,9 +53,8 @@ def group_alike(embeddings: Float32Array) -> list[Group]:
         rows = np.flatnonzero(labels == label)
         centre = unit[rows].mean(axis=0)
         within = float(((unit[rows] - centre) ** 2).sum(axis=1).mean())
-        length = float(np.linalg.norm(centre))
-        likeness = unit[rows] @ (centre / length if length else centre)
-        order = rows[np.argsort(-likeness, kind="stable")]
-        found.append((len(rows) * (spread - within), Group(order.astype(np.int64), float(likeness.mean()))))
+        order = rows[np.argsort(((unit[rows] - centre) ** 2).sum(axis=1), kind="stable")]
+        likeness = max(0.0, 1 - within / spread) if spread else 1.0
+        found.append((len(rows) * (spread - within), Group(order.astype(np.int64), likeness)))
     found.sort(key=lambda item: (-item[0], int(item[1].members[0])))
     return [group for _, group in found]

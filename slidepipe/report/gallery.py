@@ -21,6 +21,8 @@ _COLUMNS = [
 ]  # fmt: skip
 _THUMBNAIL_PX, _THUMBNAIL_QUALITY = 112, 80
 
+_RANGE_PICTURES = 3
+
 #: Pictures of a report: so many thumbnails stay below 15 MB, whatever they show.
 MOST_PICTURES = 1400
 
@@ -79,6 +81,25 @@ def choose(objects: pd.DataFrame, each: int, name: str) -> list[Shelf]:
     ]
 
 
+def range_shelves(objects: pd.DataFrame, ends: Mapping[str, Any]) -> list[Shelf]:
+    """The specimens behind the top and the base of a genus; ``ends``: its row of ranges.csv, as text."""
+    shelves = []
+    for end, title in (("top", "highest find"), ("base", "lowest find")):
+        named = [name for name in str(ends.get(f"{end}_object_ids", "")).split("; ") if name][:_RANGE_PICTURES]
+        held = (
+            objects[objects["object_id"].isin(named)]
+            .set_index("object_id", drop=False)
+            .reindex(named)
+            .dropna(how="all")
+        )
+        if held.empty:
+            continue
+        note = str(ends.get(f"{end}_note", ""))
+        place = f"{ends[f'{end}_m']} m {ends.get(f'{end}_sample_type', '')}".strip()
+        shelves.append(Shelf(f"{title}, {place}" + (f" ({note})" if note else ""), held))
+    return shelves
+
+
 class Frame:
     """Draws objects as figures. One is made for a page: the first figure of an object carries its id, for links to it."""
 
@@ -131,7 +152,8 @@ def thumbnail(jpeg: bytes) -> bytes:
 
 def shelf_length(genera: int) -> int:
     """Pictures a shelf, of three a genus, so that all genera together keep to :data:`MOST_PICTURES`."""
-    return max(3, min(12, (MOST_PICTURES - 300) // max(1, 3 * genera)))
+    own = (MOST_PICTURES - 300) // max(1, genera) - 2 * _RANGE_PICTURES
+    return max(1, min(12, own // 3))
 
 
 def all_ids(shelves: Iterable[Sequence[Shelf]]) -> Iterator[str]:

@@ -35,10 +35,14 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--tint); p
 
 #: Tables that a run may have written, their titles, and columns that are for machines.
 _FURTHER = (
-    ("ranges.csv", "Tops and bases", r"^well$|object_ids|sample_id|sample_type"),
-    ("diversity.csv", "Diversity among the trained genera", r"^well$|sample_type"),
-    ("accuracy.csv", "Accuracy by review", r"^well$"),
-    ("spike.csv", "Concentration by spike", r"^well$"),
+    ("ranges.csv", "Tops and bases", r"object_ids|sample_id"),
+    ("diversity.csv", "Diversity among the trained genera", r"sample_type"),
+    ("accuracy.csv", "Accuracy by review", r"^$"),
+    ("spike.csv", "Concentration by spike", r"^$"),
+)
+_NO_REVIEW = (
+    "<section><h2>Accuracy by review</h2><p>Nobody has reviewed these counts yet: how many of the objects counted as a genus "
+    "are of it is not known. <code>slidepipe review sample RESULTS</code> draws objects to check.</p></section>"
 )
 _SAMPLE_COLUMNS = ("sample_id", "status", "fossils", "unknown", "unusable")
 
@@ -129,8 +133,12 @@ def further_tables(results: Results) -> str:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
         if frame.empty:
             continue
-        frame = frame.loc[:, ~frame.columns.str.contains(hidden) | (frame.columns == frame.columns[0])]
-        frame = frame.drop(columns="well", errors="ignore")
+        empty = frame.columns[(frame == "").all()]
+        if name == "accuracy.csv" and "labelled" in empty:
+            parts.append(_NO_REVIEW)
+            continue
+        hidden_columns = frame.columns[frame.columns.str.contains(hidden)].difference(frame.columns[:1], sort=False)
+        frame = frame.drop(columns=[*hidden_columns, *empty.difference(hidden_columns), "well"], errors="ignore")
         head = [column.replace("_", " ") for column in frame.columns]
         parts.append(
             f"<section><h2>{title}</h2>{table(head, frame.to_numpy().tolist())}"

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,16 @@ from slidepipe.report import sections
 from slidepipe.report.chart import chart_samples, draw_chart, order_genera, write_chart
 from slidepipe.report.clusters import MOST_CLUSTERED, Group, group_alike
 from slidepipe.report.gallery import STYLE as GALLERY_STYLE
-from slidepipe.report.gallery import Frame, Shelf, all_ids, choose, read_nearest, read_objects, shelf_length
+from slidepipe.report.gallery import (
+    Frame,
+    Shelf,
+    all_ids,
+    choose,
+    range_shelves,
+    read_nearest,
+    read_objects,
+    shelf_length,
+)
 from slidepipe.report.geojson import write_geojson
 from slidepipe.report.html import page, table
 from slidepipe.results import Results
@@ -51,7 +61,14 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
     by_genus = dict(list(objects[objects["state"] == ACCEPTED].groupby("genus", sort=True)))
     names = [genus for genus in _genera_in_order(results) if genus in by_genus]
     each = shelf_length(len(names))
-    shelves = {genus: choose(by_genus[genus], each, genus) for genus in names}
+    ranges = _ranges(results)
+    shelves = {
+        genus: [
+            *choose(by_genus[genus], each, genus),
+            *(shelf for ends in ranges.get(genus, []) for shelf in range_shelves(by_genus[genus], ends)),
+        ]
+        for genus in names
+    }
     groups, sampled = _unknown_groups(results, objects)
     unusable = objects[objects["state"] == UNUSABLE].iloc[:_UNUSABLE_PICTURES]
     shown = [
@@ -85,6 +102,17 @@ def _genera_in_order(results: Results) -> list[str]:
     samples.sort(key=lambda sample: (sample.depth_m is None, sample.depth_m or 0.0))
     found, missing = order_genera(samples, shares)
     return [*found, *missing]
+
+
+def _ranges(results: Results) -> dict[str, list[dict[Any, Any]]]:
+    """The rows of ranges.csv by genus (one a well), where the run wrote it."""
+    path = results.path / "ranges.csv"
+    if not path.exists():
+        return {}
+    rows: dict[str, list[dict[Any, Any]]] = {}
+    for row in pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records"):
+        rows.setdefault(str(row["genus"]), []).append(row)
+    return rows
 
 
 def _chart(path: Path, well: str) -> str:
@@ -141,7 +169,8 @@ def _unknown_section(
     parts = [
         f'<section id="unknown"><h2>Unknown objects</h2><p>{total} objects are like none of the reference genera well '
         f"enough.{drawn} They are grouped by how alike they look; a kind met often, such as a genus that the reference set "
-        "lacks, comes first. Likeness 1 means all the same. Most unknown objects of a slide are debris.</p>"
+        "lacks, comes first. Likeness is 1 where all are the same, 0 where they are as mixed as all together. "
+        "Most unknown objects of a slide are debris.</p>"
     ]
     for number, (group, rows) in enumerate(groups, start=1):
         share = 100 * len(rows) / sampled
