@@ -58,7 +58,7 @@ class Embedded:
 
 
 class Workers:
-    """The Dask cluster that embeds, started when it is first needed; a GPU's work is done in this process, one after another."""
+    """The Dask cluster that embeds, started when it is first needed. One worker, and a GPU, need none: this process does it."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -67,7 +67,8 @@ class Workers:
 
     def map(self, device: str, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
         """Results of the calls, in order."""
-        if device != "cpu" and self._config.run.scheduler in ("local", "threads"):
+        run = self._config.run
+        if run.scheduler in ("local", "threads") and (device != "cpu" or run.workers == 1):
             return [call(*arguments) for call, arguments in calls]
         if self._engine is None:
             self._engine = self._stack.enter_context(Engine(self._config.run.scheduler, self._config.run.workers))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from slidepipe import store
 from slidepipe.benchmark import leaderboard
@@ -59,7 +60,8 @@ def write_leaderboard_page(path: Path, rows: Sequence[Row], reports: Sequence[tu
 def tsne(embeddings: Float32Array) -> FloatArray:
     """float64 (N, 2): t-SNE of the embeddings, the same on every run."""
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    placed = TSNE(2, perplexity=perplexity, init="random", random_state=0).fit_transform(embeddings)
+    with threadpool_limits(1):  # more threads add up in another order, which moves the points
+        placed = TSNE(2, perplexity=perplexity, init="random", random_state=0).fit_transform(embeddings)
     return np.asarray(placed, np.float64)
 
 

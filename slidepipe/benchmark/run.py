@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from slidepipe import __version__, plugins, store
 from slidepipe.benchmark import leaderboard
@@ -87,7 +88,8 @@ def run_benchmark(
         for one in configs:
             told(f"{one.backbone.name}: embedding {len(images.data.labels)} images (what is cached is used)")
             try:
-                metrics, material = score_backbone(images.data, images.thumbnails, one, protocol, workers)
+                with threadpool_limits(1):  # so that no figure depends on how many cores add up its sums
+                    metrics, material = score_backbone(images.data, images.thumbnails, one, protocol, workers)
             except SlidepipeError as error:
                 if not every:
                     raise

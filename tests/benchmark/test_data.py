@@ -111,7 +111,9 @@ def test_published_squares_are_what_the_protocol_shows():
 
 @pytest.fixture
 def contents() -> dict[str, bytes]:
-    return {f"genus {genus}/image {number}.jpg": f"{genus}{number}".encode() * 50 for genus in "ab" for number in range(5)}
+    return {
+        f"genus {genus}/image {number}.jpg": f"{genus}{number}".encode() * 50 for genus in "ab" for number in range(5)
+    }
 
 
 @pytest.fixture
