@@ -18,7 +18,7 @@ from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, 
 from slidepipe.metric import Projection, class_distances, distances, has_negative, normalised, shrinkage_lda, unit_rows
 
 _CHUNK_CELLS = 4_000_000
-"""Distances held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
+"""Distances, or values of embeddings, held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
 
 _NEAREST_OF_GENUS = 3
 """References of a genus whose mean distance says how far it is; one alone may be an odd one."""
@@ -49,8 +49,9 @@ def _encoded(embeddings: Float32Array, genera: StrArray, alpha: float) -> tuple[
     return names, labels.astype(np.int64)
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _CHUNK_CELLS // max(1, columns))
+def _chunks(embeddings: Float32Array, references: int) -> Iterator[slice]:
+    rows, columns = len(embeddings), max(references, embeddings.shape[1])
+    step = max(1, _CHUNK_CELLS // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
@@ -154,7 +155,7 @@ class KnnHead:
         best = np.zeros(count, dtype=np.int64)
         p_value, distance = np.zeros(count), np.zeros(count)
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
-        for part in _chunks(count, len(self._labels)):
+        for part in _chunks(embeddings, len(self._labels)):
             plain = self._unlearned(embeddings[part])
             learned = plain if self._projection is None else self._projection(plain)
             to_learned = distances(learned, self._learned)
@@ -257,7 +258,7 @@ class LogisticHead:
         best = np.zeros(count, dtype=np.int64)
         p_value, distance = np.zeros(count), np.zeros(count)
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
-        for part in _chunks(count, len(self._labels)):
+        for part in _chunks(embeddings, len(self._labels)):
             plain = normalised(embeddings[part], self._root)
             to_plain = distances(plain, self._plain)
             probabilities = self._probabilities(plain)
