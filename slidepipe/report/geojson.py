@@ -24,7 +24,7 @@ from slidepipe.results import Results
 _STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}
 _MEASURED = ("p_value", "distance", "detect_score", "width_um", "height_um", "area_um2")
 _COLUMNS = [
-    "object_id", "sample_id", "x0", "y0", "x1", "y1", "state", "genus", "candidate", "reason", *_MEASURED,
+    "object_id", "x0", "y0", "x1", "y1", "state", "genus", "candidate", "reason", *_MEASURED,
 ]  # fmt: skip
 
 #: Files of ours carry this name first, so that one of a slide that is gone can be told from a user's.
@@ -55,9 +55,7 @@ def slide_features(
         x0, x1 = row["x0"] - offset[0], row["x1"] - offset[0]
         y0, y1 = row["y0"] - offset[1], row["y1"] - offset[1]
         name = row["genus"] if row["genus"] is not None else row["state"]
-        told = {
-            key: row[key] for key in ("object_id", "sample_id", "state", "candidate", "reason") if row[key] is not None
-        }
+        told = {key: row[key] for key in ("state", "candidate", "reason") if row[key] is not None}
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(_NAMESPACE, row["object_id"])),
