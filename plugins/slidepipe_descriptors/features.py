@@ -33,7 +33,8 @@ _TONES, _RIDGES, _RADIALS = 3, 3, 3
 
 # Gaussian windows over the distance from the centre, in shares of half the side: (radius, spread).
 _WINDOWS = {"object": (0.0, 0.50), "core": (0.0, 0.25), "rim": (0.55, 0.15)}
-# Responses, window, weight: the weights make each block's distances about equally long (the histogram's half as long squared).
+# Responses, window, weight: with these weights the squared distances of the two blocks are about equal on average, and the
+# histogram's half of that.
 _COVARIANCES = (("ridges", "object", 7.8), ("all", "core", 7.5))
 _HISTOGRAM_WINDOW, _HISTOGRAM_WEIGHT = "rim", 1.1
 
