@@ -52,6 +52,8 @@ def read_objects(results: Results) -> pd.DataFrame:
 def read_nearest(results: Results, object_ids: Iterable[str]) -> dict[str, str]:
     """The nearest reference of each of the objects in words, by ``object_id``."""
     wanted = list(object_ids)
+    if not wanted:  # pyarrow cannot tell the kind of an empty set
+        return {}
     table = pq.read_table(
         results.path / "objects.parquet", columns=["object_id", "nearest"], filters=[("object_id", "in", wanted)]
     )

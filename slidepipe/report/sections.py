@@ -60,7 +60,7 @@ def subtitle(results: Results) -> str:
 
 def failures(results: Results, anchors: Mapping[str, str]) -> str:
     """What was not analysed, before everything else; one line where all was."""
-    rows = results.failures.fillna("").to_dict("records")
+    rows = results.failures.astype(object).fillna("").to_dict("records")
     if not rows:
         return "<p>Every slide was analysed in full.</p>"
     statuses = results.counts_slides["status"].value_counts()

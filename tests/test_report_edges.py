@@ -1,0 +1,51 @@
+"""Reports of wells in which little or nothing was found."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from slidepipe.report import write_report
+from slidepipe.report.exports import FORMS, export
+from slidepipe.results import Results
+from slidepipe.search import open_index
+from tests.synthetic import make_well
+
+
+@pytest.mark.parametrize(
+    ("statuses", "objects"),
+    [({0: "failed", 1: "failed"}, 30), ({0: "barren", 1: "barren"}, 0), ({0: "failed", 1: "barren"}, 0), ({}, 3)],
+)
+def test_report_and_exports_of_nearly_nothing(tmp_path: Path, statuses: Mapping[int, str], objects: int) -> None:
+    folder = make_well(tmp_path / "r", 2, 3, statuses=statuses, objects=objects)
+    write_report(folder)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("cannot be opened") == list(statuses.values()).count("failed")
+    assert ">nan" not in page
+    for form in FORMS:
+        for path in export(folder, form):
+            assert path.exists()
+    assert len(open_index(Results(folder)).lengths) == len(Results(folder).objects)
+
+
+def test_one_slide_whose_name_says_no_depth(tmp_path: Path) -> None:
+    folder = make_well(tmp_path / "r", 1, 3)
+    for name in ("counts.csv", "counts_slides.csv"):
+        table = getattr(Results(folder), name.removesuffix(".csv"))
+        table["depth_m"] = float("nan")
+        table["sample_type"] = float("nan")
+        table.to_csv(folder / name, index=False)
+    write_report(folder)
+    assert "1 samples" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_two_wells_in_one_folder_have_a_chart_each(tmp_path: Path) -> None:
+    folder = make_well(tmp_path / "r", 3, 3)
+    for name in ("counts.csv", "counts_slides.csv"):
+        table = getattr(Results(folder), name.removesuffix(".csv"))
+        table.loc[2, "well"] = "15/9-19 A"
+        table.to_csv(folder / name, index=False)
+    write_report(folder)
+    assert "15/9-19 A" in (folder / "chart-2.svg").read_text(encoding="utf-8")
+    assert "15/9-19 A" not in (folder / "chart.svg").read_text(encoding="utf-8")
+    assert (folder / "report.html").read_text(encoding="utf-8").count("data:image/svg+xml") == 2
