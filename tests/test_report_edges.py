@@ -49,3 +49,19 @@ def test_two_wells_in_one_folder_have_a_chart_each(tmp_path: Path) -> None:
     assert "15/9-19 A" in (folder / "chart-2.svg").read_text(encoding="utf-8")
     assert "15/9-19 A" not in (folder / "chart.svg").read_text(encoding="utf-8")
     assert (folder / "report.html").read_text(encoding="utf-8").count("data:image/svg+xml") == 2
+
+
+def test_corrected_counts_are_told_from_raw_ones(tmp_path: Path) -> None:
+    folder = make_well(tmp_path / "r", 2, 3)
+    header = "sample_id,well,depth_m,sample_type,genus,count,corrected,corrected_low,corrected_high,correction\n"
+    whole = "(whole well),6407/6-5,,,aliscysta,37,31.5,27.1,36.2,corrected\n"
+    (folder / "corrected.csv").write_text(header + whole + "a,6407/6-5,1000,DC,aliscysta,9,,,,uncorrected detections\n")
+    write_report(folder)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("corrected by review</h2>") == 1
+    assert "<td>31.5</td><td>27.1</td><td>36.2</td>" in page
+    (folder / "corrected.csv").write_text(
+        header + whole.replace("31.5,27.1,36.2,corrected", ",,,uncorrected detections")
+    )
+    write_report(folder)
+    assert "corrected by review</h2>" not in (folder / "report.html").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from slidepipe.correct import WHOLE_WELL
 from slidepipe.report.html import Html, table
 from slidepipe.results import Results
 
@@ -38,6 +39,7 @@ _FURTHER = (
     ("ranges.csv", "Tops and bases", r"object_ids|sample_id"),
     ("diversity.csv", "Diversity among the trained genera", r"sample_type"),
     ("accuracy.csv", "Accuracy by review", r"^$"),
+    ("corrected.csv", "Counts of the whole well, corrected by review", r"^$"),
     ("spike.csv", "Concentration by spike", r"^$"),
 )
 _NO_REVIEW = (
@@ -114,11 +116,9 @@ def sample_table(results: Results, genera: Sequence[str]) -> str:
         cells += [f"<td class=number>{_count(record[name])}</td>" for name in columns[2:]]
         cells += [f"<td class=number>{_count(record[genus], dot=True)}</td>" for genus in present]
         rows.append(f"<tr>{''.join(cells)}</tr>\n")
-    note = (
-        "corrected" if (results.path / "labels.csv").exists() else "detections as classified, not corrected by a review"
-    )
     return (
-        f'<section id="samples"><h2>Samples</h2><p class="soft">Specimens counted ({note}). A dot is none found, an empty cell '
+        f'<section id="samples"><h2>Samples</h2><p class="soft">Specimens counted: detections as classified, not corrected by a '
+        "review. A dot is none found, an empty cell "
         "not analysed. Percentages with their intervals are in counts_long.csv.</p>"
         '<div class="wide samples" tabindex="0" role="region" aria-label="counts by sample"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
@@ -131,6 +131,8 @@ def further_tables(results: Results) -> str:
     for name, title, hidden in _FURTHER:
         path = results.path / name
         frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+        if name == "corrected.csv" and not frame.empty:  # the samples one by one are in the file
+            frame = frame[(frame["sample_id"] == WHOLE_WELL) & (frame["corrected"] != "")].drop(columns="sample_id")
         if frame.empty:
             continue
         empty = frame.columns[(frame == "").all()]
