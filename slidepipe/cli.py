@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from slidepipe import __version__
+from slidepipe.check_command import check
 from slidepipe.errors import SlidepipeError
 
 EXISTING = click.Path(path_type=Path)
@@ -108,7 +109,7 @@ def _told(summary: Any) -> str:
         lines.append(
             f"reasons in {summary.results / 'failures.csv'}; give the same command again to try these once more"
         )
-    lines.append(f"counts by sample: {summary.results / 'counts.csv'}")
+    lines.append(f"counts by sample: {summary.results / 'counts.csv'}; report: {summary.results / 'report.html'}")
     return "\n".join(lines)
 
 
@@ -157,9 +158,11 @@ def info(slide: Path, mpp: float | None) -> None:
 @main.command()
 @click.argument("results", type=EXISTING)
 def report(results: Path) -> None:
-    """Write the report of RESULTS anew: report.html, chart.svg, chart.pdf and geojson/."""
+    """Write the report of RESULTS anew, with what reviewers have labelled since: report.html, charts, geojson/."""
+    from slidepipe.correct import correct_counts
     from slidepipe.report import write_report
 
+    correct_counts(results)
     write_report(results)
     click.echo(f"report: {results / 'report.html'}")
 
@@ -310,6 +313,8 @@ def list_plugins() -> None:
     for row in rows:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
 
+
+plugins.add_command(check)
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """The main flow: discover, plan, detect, crop, embed, classify, count."""
 
 import errno
+import functools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from slidepipe.errors import ResultsError, SlideError, SlidepipeError
 from slidepipe.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
 from slidepipe.plan import (
     SlideState,
+    detector_spec,
     embed_spec,
     head_spec,
     plan_slide,
@@ -25,6 +27,7 @@ from slidepipe.plan import (
 )
 from slidepipe.progress import Progress
 from slidepipe.reference import ImageFolder, ReferenceSet, as_reference, fingerprint_folder, load_cached, save_cached
+from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.spike import check_spike
@@ -33,6 +36,8 @@ from slidepipe.tasks import EmbedSpec
 from slidepipe.well import discover
 
 logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
 
 #: Reference images of a task.
 _REFERENCE_PART = 64
@@ -59,10 +64,12 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         check_same_well(out, slides)
         labels = labels_sha256(out)
         store.sweep(out)
-        states = [plan_slide(slide, out, config, embed) for slide in slides]
+        detector = detector_spec(config)
+        states = [plan_slide(slide, out, config, embed, detector) for slide in slides]
         for state in states:
             _stop_if_wanted(config, state)
 
+        @functools.cache
         def start_engine() -> Engine:  # a run with nothing left to do starts no cluster
             return stack.enter_context(Engine(config.run.scheduler, config.run.workers))
 
@@ -71,18 +78,25 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)
         pending = [state for state in states if state.job is not None and not _is_finished(state)]
-        if reference is None or pending:
-            engine = start_engine()
-            reference = reference or _embed_reference(folder, embed, fingerprint, engine)
-            _process(engine, pending, config, progress)
+        if reference is None:
+            reference = _embed_reference(folder, embed, fingerprint, start_engine())
+        joined = join_reviewed(reference, reviewed)
+
+        def fit_heads() -> Heads:
+            return Heads(
+                lambda: plugins.create("head", head.name, json.loads(head.settings)), config.head.alpha, joined
+            )
+
+        if pending:
+            fit_heads()  # a head that refuses its settings or the reference set does so before the night's work, not after
+            _process(start_engine(), pending, config, progress)
         for state in states:
             if state.job is not None and not state.failure:
                 state.lost = find_lost(state.job.folder, state.slide.slide_id)
 
-        joined = join_reviewed(reference, reviewed)
         wanted = tables_fingerprint(states, config, head, joined.all.fingerprint, labels)
         previous = read_manifest(out)
-        if previous.get("tables") == wanted and all((out / name).exists() for name in TABLES):
+        if previous.get("tables") == wanted and all((out / name).exists() for name in (*TABLES, REPORT)):
             return _summary(out, states, previous["objects"], previous["accepted"], redone=False)
         record = (
             well,
@@ -91,9 +105,10 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             {**identity, "weights_sha256": reference.weights_sha256},
             describe_reference(folder, joined.all.fingerprint),
         )
+        # Written last, the report says that all the rest is there.
+        (out / REPORT).unlink(missing_ok=True)
         write_manifest(_summary(out, states, 0, 0, redone=True), *record, tables=None)
-        heads = Heads(lambda: plugins.create("head", head.name, json.loads(head.settings)), config.head.alpha, joined)
-        counts = write_tables(out, states, heads, folder.names, config.counting)
+        counts = write_tables(out, states, fit_heads(), folder.names, config.counting)
         summary = _summary(
             out,
             states,
@@ -102,6 +117,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             redone=True,
         )
         write_manifest(summary, *record, tables=wanted)
+        write_report(out)
         return summary
 
 

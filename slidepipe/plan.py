@@ -64,7 +64,14 @@ def head_spec(config: Config) -> PluginSpec:
     return PluginSpec(config.head.name, _json(config.head.settings), None, config.plugins)
 
 
-def plan_slide(slide: WellSlide, out: Path, config: Config, embed: EmbedSpec) -> SlideState:
+def detector_spec(config: Config) -> PluginSpec:
+    """How the detector is built; it is built once here, so that wrong settings show before any work starts."""
+    spec = PluginSpec(config.detector.name, _json(config.detector.settings), None, config.plugins)
+    plugins.create("detector", spec.name, config.detector.settings)
+    return spec
+
+
+def plan_slide(slide: WellSlide, out: Path, config: Config, embed: EmbedSpec, detector: PluginSpec) -> SlideState:
     """Open a slide, and say what its stages depend on. A slide that cannot be opened is a state with a failure.
 
     Raises:
@@ -79,7 +86,6 @@ def plan_slide(slide: WellSlide, out: Path, config: Config, embed: EmbedSpec) ->
     except SlideError as error:
         state.failure = str(error)
         return state
-    detector = PluginSpec(config.detector.name, _json(config.detector.settings), None, config.plugins)
     crops = CropSpec(config.crops.margin, config.crops.long_side_px, config.crops.jpeg_quality)
     mpp = (state.meta.mpp_x, state.meta.mpp_y)
     boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], identity, mpp, plugin_identity("detector", detector))

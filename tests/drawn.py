@@ -20,7 +20,9 @@ def field(width_px: int, height_px: int, discs: Sequence[Disc] = ()) -> np.ndarr
     pen = ImageDraw.Draw(image)
     for x, y, radius, colour in discs:
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-        pen.ellipse((x - radius // 3, y - radius // 3, x + radius // 3, y + radius // 3), fill=tuple(c // 2 for c in colour))
+        pen.ellipse(
+            (x - radius // 3, y - radius // 3, x + radius // 3, y + radius // 3), fill=tuple(c // 2 for c in colour)
+        )
     rng = np.random.default_rng(7)
     noisy = np.asarray(image, np.int16) + rng.integers(-3, 4, (height_px, width_px, 1))
     return noisy.clip(0, 255).astype(np.uint8)
@@ -33,7 +35,9 @@ def svs(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors: Sequen
     return path
 
 
-def mirax(path: Path, image: np.ndarray, offset_tiles: tuple[int, int] = (4, 2), missing: Sequence[tuple[int, int]] = ()) -> Path:
+def mirax(
+    path: Path, image: np.ndarray, offset_tiles: tuple[int, int] = (4, 2), missing: Sequence[tuple[int, int]] = ()
+) -> Path:
     """``image`` inside a larger canvas, ``offset_tiles`` from its corner; ``missing`` are tiles of the image not scanned."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = image.shape[0] // 256, image.shape[1] // 256
@@ -57,7 +61,8 @@ def reference(folder: Path, count: int = 24) -> Path:
         for index in range(count):
             radius = int(rng.integers(70, 110))
             side = int(2 * radius * 1.2)
-            crop = field(side, side, [(side // 2, side // 2, radius, colour)])
+            shade = tuple(int(c) for c in np.clip(np.array(colour) + rng.normal(0, 6, 3), 0, 255))
+            crop = field(side, side, [(side // 2, side // 2, radius, shade)])
             (folder / genus / f"{index:03d}.jpg").write_bytes(encode_jpeg(crop, 92))
     return folder
 

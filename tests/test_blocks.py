@@ -20,7 +20,16 @@ def meta_of(width: int, height: int, mpp: float, downsamples: list[float], bound
         for index, d in enumerate(downsamples)
     )
     return SlideMeta(
-        Path("x.svs"), "aperio", width, height, mpp, mpp, None, bounds or Box(0, 0, width, height), (255, 255, 255), levels
+        Path("x.svs"),
+        "aperio",
+        width,
+        height,
+        mpp,
+        mpp,
+        None,
+        bounds or Box(0, 0, width, height),
+        (255, 255, 255),
+        levels,
     )
 
 
@@ -51,7 +60,9 @@ class PointDetector:
         (2.0, [1, 4], 0, 1),
     ],
 )
-def test_the_level_nearest_to_the_wanted_resolution(mpp: float, downsamples: list[float], level: int, factor: int) -> None:
+def test_the_level_nearest_to_the_wanted_resolution(
+    mpp: float, downsamples: list[float], level: int, factor: int
+) -> None:
     grid = plan_grid(meta_of(40000, 32000, mpp, downsamples), 1.0)
     assert (grid.level.index, grid.factor) == (level, factor)
     assert 0.6 < grid.mpp < 1.6 or mpp == 2.0

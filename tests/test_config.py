@@ -29,7 +29,10 @@ def write(path: Path, text: str) -> Path:
 
 def test_paths_count_from_the_yaml(tmp_path: Path) -> None:
     config = load_config(
-        write(tmp_path / "c.yaml", "reference: refs\nplugins: [p.py]\nbackbone:\n  weights: w.pth\nhead:\n  # alpha: 0.2\n")
+        write(
+            tmp_path / "c.yaml",
+            "reference: refs\nplugins: [p.py]\nbackbone:\n  weights: w.pth\nhead:\n  # alpha: 0.2\n",
+        )
     )
     assert config.reference == tmp_path / "refs"
     assert config.plugins == (tmp_path / "p.py",)

@@ -81,7 +81,10 @@ def test_out_of_memory_with_one_crop_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda good: np.where(np.arange(len(good))[:, None] == 1, np.float32("nan"), good), "embedding of s:1 is not finite"),
+        (
+            lambda good: np.where(np.arange(len(good))[:, None] == 1, np.float32("nan"), good),
+            "embedding of s:1 is not finite",
+        ),
         (lambda good: good.astype(np.float64), "float64"),
         (lambda good: good[:-1], "contract"),
         (lambda good: good[:, :3], "contract"),

@@ -21,7 +21,15 @@ def image(path: Path, shade: int = 100) -> None:
 
 
 def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
-    for name in ("beta/2.jpg", "beta/1.png", "alpha/x.JPG", "alpha/y.jpg", "alpha/.DS_Store.jpg", "_debris/a.jpg", "_debris/b.jpg"):
+    for name in (
+        "beta/2.jpg",
+        "beta/1.png",
+        "alpha/x.JPG",
+        "alpha/y.jpg",
+        "alpha/.DS_Store.jpg",
+        "_debris/a.jpg",
+        "_debris/b.jpg",
+    ):
         image(tmp_path / name)
     (tmp_path / "alpha" / "notes.txt").write_text("x")
     folder = scan_image_folder(tmp_path)
@@ -35,7 +43,10 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
         ([], "no images in it"),
         (["loose.jpg"], "no images in it"),
         (["alpha/1.jpg", "alpha/2.jpg", "beta/1.jpg"], r"beta: 1 image; a genus needs at least 2"),
-        (["Alpha/1.jpg", "Alpha/2.jpg", "alpha/1.jpg", "alpha/2.jpg"], "'Alpha' and 'alpha' differ in upper and lower case"),
+        (
+            ["Alpha/1.jpg", "Alpha/2.jpg", "alpha/1.jpg", "alpha/2.jpg"],
+            "'Alpha' and 'alpha' differ in upper and lower case",
+        ),
         (["alpha/1.jpg", "alpha/2.jpg", "beta/notes.txt"], r"beta: no images in this genus's folder"),
         (["_debris/1.jpg", "_debris/2.jpg"], "only reject classes"),
     ],

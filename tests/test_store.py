@@ -28,7 +28,11 @@ def test_a_stage_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_publishing_again_replaces_the_stage(tmp_path: Path) -> None:
     for mark in (1, 2):
         store.publish(
-            tmp_path, "boxes", f"f{mark}", {"n": mark}, lambda group, mark=mark: group.create_array("boxes", data=np.full(3, mark))
+            tmp_path,
+            "boxes",
+            f"f{mark}",
+            {"n": mark},
+            lambda group, mark=mark: group.create_array("boxes", data=np.full(3, mark)),
         )
     assert store.is_done(tmp_path, "boxes", "f2")
     assert not store.is_done(tmp_path, "boxes", "f1")
@@ -67,7 +71,10 @@ def test_a_second_run_is_told_who_holds_the_results(tmp_path: Path) -> None:
     other.start()
     try:
         assert held.wait(30)
-        with pytest.raises(ResultsError, match=f"held by a run in progress \\(process {other.pid} on"), store.locked(tmp_path):
+        with (
+            pytest.raises(ResultsError, match=f"held by a run in progress \\(process {other.pid} on"),
+            store.locked(tmp_path),
+        ):
             pass
         other.kill()
         other.join(30)

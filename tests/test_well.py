@@ -33,7 +33,9 @@ def test_names_as_users_write_them(name: str, well: str, depth: str, sample_type
     assert parse_name(name) == Sample(well, Decimal(depth), sample_type)
 
 
-@pytest.mark.parametrize("name", ["1670 mDC", "6407_6-5", "6407_6-5 1670", "6407_6-5 mDC", "6407_6-5 1670 mDCX", "photo", ""])
+@pytest.mark.parametrize(
+    "name", ["1670 mDC", "6407_6-5", "6407_6-5 1670", "6407_6-5 mDC", "6407_6-5 1670 mDCX", "photo", ""]
+)
 def test_a_name_that_cannot_be_read_is_an_error(name: str) -> None:
     with pytest.raises(WellError, match="no 'WELL DEPTH mTYPE'"):
         parse_name(name)
@@ -138,7 +140,9 @@ def test_samples_csv_goes_before_names(tmp_path: Path) -> None:
         (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3\n1_2-3 5 mDC,1/2-4\n", "stands in two rows"),
     ],
 )
-def test_what_cannot_be_a_well_is_one_clear_line(tmp_path: Path, files: list[str], samples: str | None, message: str) -> None:
+def test_what_cannot_be_a_well_is_one_clear_line(
+    tmp_path: Path, files: list[str], samples: str | None, message: str
+) -> None:
     touch(tmp_path, *files)
     if samples is not None:
         (tmp_path / "samples.csv").write_text(samples)

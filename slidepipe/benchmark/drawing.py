@@ -73,7 +73,7 @@ def scatter(points: FloatArray, labels: IntArray, names: Sequence[str], titles: 
     ]
     for index, name in enumerate(names):
         x, y = np.median(scaled[labels == index], axis=0)
-        x = min(max(x, 60), side - 60)  # a name at the rim stays inside the picture
+        x = min(max(x, 85), side - 85)  # a name at the rim stays inside the picture
         parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="13" font-weight="600" fill="{inks[index]}" '
             f'stroke="#fff" stroke-width="3" paint-order="stroke">{escape(name)}</text>'
