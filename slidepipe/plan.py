@@ -19,6 +19,10 @@ from slidepipe.well import WellSlide
 STAGE_VERSIONS = {"boxes": 1, "crops": 1, "embeddings": 1, "tables": 2}
 
 
+#: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
+DEFAULT_VIEWS = 8
+
+
 @dataclass
 class SlideState:
     """A slide on its way through the run. ``job`` is None where the slide cannot be opened; ``failure`` ends its way."""
@@ -54,8 +58,9 @@ def embed_spec(config: Config) -> EmbedSpec:
     """How crops are embedded; the backbone is built (not loaded), so that wrong settings show before any work starts."""
     backbone = config.backbone
     plugin = PluginSpec(backbone.name, _json(backbone.settings), backbone.weights, config.plugins)
-    plugins.create("backbone", plugin.name, backbone.settings, plugin.weights)
-    return EmbedSpec(plugin, config.run.device, backbone.views, backbone.batch)
+    built = plugins.create("backbone", plugin.name, backbone.settings, plugin.weights)
+    views = backbone.views or getattr(built, "views", DEFAULT_VIEWS)
+    return EmbedSpec(plugin, config.run.device, views, backbone.batch)
 
 
 def head_spec(config: Config) -> PluginSpec:

@@ -19,6 +19,7 @@ class DescriptorBackbone:
     dim: int = DIM
     input_px: int = SIDE_PX
     fit: Fit = "pad"
+    views: int = 1  # its embeddings are the same for every flip and turn
     license: ClassVar[str] = "Apache-2.0"
     source: ClassVar[str] = (
         "computed by slidepipe_descriptors: optical density, log-covariance of derivatives, colour; no weights"

@@ -20,7 +20,7 @@ from slidepipe_timm.settings import Preprocessing, Pretrained, TorchSettings, pr
 if TYPE_CHECKING:
     import torch
 
-    from slidepipe.interfaces import Float32Array, UInt8Array
+    from slidepipe.interfaces import Fit, Float32Array, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class TorchBackbone:
     def input_px(self) -> int:
         """Side of the square crops that a run delivers, in pixels: what is left to do then is the centre crop."""
         return self.steps.resize_px
+
+    @property
+    def fit(self) -> Fit:
+        """How a run makes crops square."""
+        return self.settings.fit or ("squeeze" if self.settings.preprocessing == "published" else "pad")
 
     def load(self, device: str) -> Self:
         """Build the network, find, verify and load its weights, strictly.

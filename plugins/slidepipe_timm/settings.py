@@ -37,6 +37,8 @@ class TorchSettings(BaseModel):
         preprocessing: "published" is the benchmark's protocol to the digit: Pillow's bicubic to 256 x 256, centre crop
             224, ImageNet mean and standard deviation, float32 on any device. "run" resizes (if it must) and normalises
             on the device, in bfloat16 on a GPU.
+        fit: how a crop becomes square; None pads in "run" (a squeezed object is another shape; measured on wells) and
+            squeezes in "published".
         batch: crops that go through the network at once.
     """
 
@@ -53,6 +55,7 @@ class TorchSettings(BaseModel):
     input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     pool: Literal["token", "avg", "token+avg"] | None = None
     preprocessing: Literal["published", "run"] = "run"
+    fit: Literal["squeeze", "pad"] | None = None
     batch: Annotated[int, Field(ge=1, le=65536)] = 64
 
 
