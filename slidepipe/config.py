@@ -26,7 +26,7 @@ class BackboneConfig(_Settings):
     weights: Path | None = Field(None, description="weights file, where the backbone takes one")
     views: Literal[1, 8] | None = Field(
         None,
-        description="average each embedding over 1 view or the 8 flips and quarter turns; empty: what the backbone is best with (8)",
+        description="average each embedding over 1 view or the 8 flips and quarter turns; empty: what serves the backbone (8)",
     )
     batch: int = Field(64, ge=1, description="crops embedded at a time")
     settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")

@@ -59,7 +59,7 @@ def embed_spec(config: Config) -> EmbedSpec:
     backbone = config.backbone
     plugin = PluginSpec(backbone.name, _json(backbone.settings), backbone.weights, config.plugins)
     built = plugins.create("backbone", plugin.name, backbone.settings, plugin.weights)
-    views = backbone.views or getattr(built, "views", DEFAULT_VIEWS)
+    views = backbone.views if backbone.views is not None else int(getattr(built, "views", DEFAULT_VIEWS))
     return EmbedSpec(plugin, config.run.device, views, backbone.batch)
 
 
