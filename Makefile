@@ -1,11 +1,11 @@
 # make demo: install, run the main job on sample_slides/, print the counts beside the truth.
-# make test: install, lint, check types, run the tests.   make bench: measure speed and memory.
+# make test: install, lint, check types, run the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := demo_results
 
-.PHONY: demo test bench clean
+.PHONY: demo test clean
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "slidepipe needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
