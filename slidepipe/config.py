@@ -59,7 +59,10 @@ class CropsConfig(_Settings):
     """How objects are cut from the slide."""
 
     margin: float = Field(
-        0.0, ge=0, le=1, description="margin on each side of a box, share of its long side; as the reference images have it"
+        0.0,
+        ge=0,
+        le=1,
+        description="margin on each side of a box, share of its long side; as the reference images have it",
     )
     long_side_px: int = Field(
         256, ge=32, le=2048, description="long side of a stored crop, pixels; smaller objects keep their own"
