@@ -160,7 +160,8 @@ def _connect(scheduler: str, workers: int | None) -> Iterator[distributed.Client
     if scheduler in ("local", "threads"):
         processes = scheduler == "local"
         count = workers or dask.system.CPU_COUNT
-        logging.getLogger("distributed").setLevel(logging.ERROR)  # its shutdown chatter is not the user's matter
+        # What fails in a task is told by the run itself, with the slide it happened to; Dask's own tracebacks would hide that.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Port .* is already in use")
             cluster = distributed.LocalCluster(
@@ -169,7 +170,7 @@ def _connect(scheduler: str, workers: int | None) -> Iterator[distributed.Client
                 processes=processes,
                 dashboard_address=None,
                 memory_limit=0,  # the run bounds its own memory; Dask would pause workers by guess
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
             )
         with cluster, distributed.Client(cluster) as client:
             yield client

@@ -12,6 +12,9 @@ import codecs
 import hashlib
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +128,8 @@ def fetch(candidates: Sequence[HubFile], what: str) -> Path:
     )
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    unreachable = None if offline else _unreachable(endpoint)
     reasons: list[str] = []
     for file in candidates:
         try:
@@ -133,16 +138,18 @@ def fetch(candidates: Sequence[HubFile], what: str) -> Path:
                     file.repo,
                     file.filename,
                     revision=file.revision,
-                    endpoint=os.environ.get("HF_ENDPOINT") or None,
+                    endpoint=endpoint,
                     cache_dir=os.environ.get("HF_HUB_CACHE") or None,
-                    local_files_only=offline,
+                    local_files_only=offline or unreachable is not None,
                 )
             )
         except LocalEntryNotFoundError as error:
             if offline:
                 reasons.append(f"{file} is not in the cache and HF_HUB_OFFLINE is set")
             else:
-                raise _cannot(what, [f"{file}: the hub cannot be reached ({_root(error)})"], candidates) from error
+                raise _cannot(
+                    what, [f"{file}: the hub cannot be reached ({unreachable or _root(error)})"], candidates
+                ) from error
         except GatedRepoError:
             reasons.append(f"{file} asks you to accept its terms and log in (set HF_TOKEN)")
         except RepositoryNotFoundError:
@@ -156,6 +163,19 @@ def fetch(candidates: Sequence[HubFile], what: str) -> Path:
         except Exception as error:  # the HTTP library beneath the hub's client is not ours to name
             raise _cannot(what, [f"{file}: download failed ({_root(error)})"], candidates) from error
     raise _cannot(what, reasons, candidates)
+
+
+def _unreachable(endpoint: str) -> str | None:
+    """Why no connection to the hub can be made, or None: on a machine without a network its client would retry for a minute."""
+    if urllib.request.getproxies():
+        return None  # a proxy may reach what this machine cannot
+    parts = urllib.parse.urlsplit(endpoint)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _cannot(what: str, reasons: Sequence[str], candidates: Sequence[HubFile]) -> WeightsError:
