@@ -184,6 +184,17 @@ def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: boo
     return present(images, PUBLISHED_RESIZE_PX, "squeeze")[:, margin:-margin, margin:-margin]
 
 
+def describe_published(spec: EmbedSpec) -> str:
+    """In words, what the published protocol shows this backbone (see :func:`published_squares`)."""
+    plugin = spec_of(spec, "published").plugin
+    backbone = plugins.create("backbone", plugin.name, json.loads(plugin.settings), plugin.weights)
+    if has_published_mode(plugin.name):
+        return f"squeezed to {backbone.input_px} px, centre crop, float32"
+    if backbone.input_px == PUBLISHED_INPUT_PX:
+        return f"squeezed to {PUBLISHED_RESIZE_PX} px, centre {PUBLISHED_INPUT_PX} px"
+    return f"squeezed to {backbone.input_px} px; the rest is the backbone's own"
+
+
 @functools.lru_cache(maxsize=1)
 def random_backbone(plugin: tasks.PluginSpec, device: str) -> Backbone | None:
     """The backbone with random weights in the place of its own (the negative control); None if it runs no torch network.

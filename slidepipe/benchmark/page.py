@@ -24,7 +24,8 @@ _GALLERY_ROWS, _GALLERY_COLUMNS = 10, 9
 _STYLE = """
 .verdict { border-left: 4px solid var(--mark); background: var(--tint); padding: 10px 14px; font-size: 1.05rem; max-width: none; }
 .bad { border-color: #b3261e; background: #fdecea; }
-h1, .verdict { overflow-wrap: anywhere; } .board td:last-child { white-space: normal; min-width: 26ch; }
+h1, .verdict { overflow-wrap: anywhere; } .board th { white-space: normal; }
+.board td:first-child, .board td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 18ch; }
 .gallery { border-collapse: separate; border-spacing: 3px; } .gallery td { padding: 0; border: 0; vertical-align: top; }
 .gallery img { width: 72px; height: 72px; display: block; border: 3px solid #b3261e; border-radius: 3px; }
 .gallery .right img { border-color: #4c7a34; } .gallery .query img { border-color: #1c2126; }
@@ -115,7 +116,7 @@ def _protocols(metrics: Mapping[str, Any]) -> str:
         return cells
 
     rows = [
-        ["preprocessing", "squeezed to 256 px, centre 224 px, float32", "the backbone's own, as in a run"],
+        ["preprocessing", published.get("preprocessing", ""), "the backbone's own, as in a run"],
         ["views averaged", "1", str((slidepipe or {}).get("views", ""))],
         pair("nn f1 (95 % interval)", "nn_f1"),
         pair("p@n_k (95 % interval)", "p_at_nr"),

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from slidepipe import __version__, plugins, store
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.data import BenchmarkData, read_data, read_thumbnails
-from slidepipe.benchmark.embedding import Embedded, Kind, Workers, embed_images
+from slidepipe.benchmark.embedding import Embedded, Kind, Workers, describe_published, embed_images
 from slidepipe.benchmark.extras import (
     at_chance,
     bootstrap_intervals,
@@ -168,6 +168,7 @@ def score_backbone(
     if "published" in scores:
         metrics["intervals"] = bootstrap_intervals(data.labels, scores["published"])
         metrics["confusion"] = scores["published"].confusion.tolist()
+        metrics["preprocessing"] = describe_published(spec)
         metrics["cost"] = _cost(embedded["published"], len(data.labels))
     metrics["controls"] = controls
     metrics["at_chance"] = at_chance(scores[first].summary["nn_f1"], controls["shuffled_labels"])

@@ -79,6 +79,7 @@ def test_writes_table_metrics_and_report(tmp_path, options):
     assert metrics["nn_f1"] == 1.0
     assert set(metrics["knn"]) == {"1", "3", "5", "7", "9"}
     assert metrics["slidepipe"]["views"] == 8
+    assert metrics["preprocessing"] == "squeezed to 32 px; the rest is the backbone's own"
     assert metrics["slidepipe"]["head"]["held_out"]["precision"] == 1.0
     assert metrics["cost"]["images_per_s_and_worker"] > 0
     lines = (out / "metrics.csv").read_text().splitlines()
