@@ -1,6 +1,7 @@
 """The command line: thin, and quick to start. What a command needs is imported when it runs."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,22 @@ EXISTING = click.Path(path_type=Path)
 
 class _Group(click.Group):
     """Turns a user's mistake into one line and exit status 2; ``--debug`` shows where it came from."""
+
+    def main(self, *args: Any, **keywords: Any) -> Any:
+        """Run the command line; click's own complaints are one line too."""
+        try:
+            status = super().main(*args, **{**keywords, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "slidepipe"
+            message = " ".join(error.format_message().split()).rstrip(".")
+            click.echo(f"slidepipe: {message}. See '{command} --help'", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(130)
+        sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -99,16 +116,20 @@ def _told(summary: Any) -> str:
     done = summary.slides - len(summary.failed)
     lines = [
         f"{done} of {summary.slides} slides analysed: {summary.objects} objects, {summary.accepted} of a known genus"
-        + ("" if summary.redone else " (nothing was left to do)")
+        + (
+            ""
+            if summary.redone
+            else " (tried again: no change)"
+            if summary.exit_status
+            else " (nothing was left to do)"
+        )
     ]
     if summary.failed:
-        lines.append(f"failed: {', '.join(summary.failed)}")
+        lines.append(f"failed: {', '.join(summary.failed)} ({summary.reason})")
     if summary.partial:
         lines.append(f"partial: {', '.join(summary.partial)}")
     if summary.exit_status:
-        lines.append(
-            f"reasons in {summary.results / 'failures.csv'}; give the same command again to try these once more"
-        )
+        lines.append(f"reasons in {summary.results / 'failures.csv'}; mend them and give the same command again")
     lines.append(f"counts by sample: {summary.results / 'counts.csv'}; report: {summary.results / 'report.html'}")
     return "\n".join(lines)
 

@@ -6,6 +6,8 @@ such generators side by side on a Dask cluster, with a bounded number of tasks a
 
 import contextlib
 import logging
+import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -155,6 +157,19 @@ def _watch(futures: Iterable[Any]) -> Any:
 
 
 @contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: the run alone hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def _connect(scheduler: str, workers: int | None) -> Iterator[distributed.Client]:
     dask.config.set({"distributed.comm.timeouts.connect": "10s"})
     if scheduler in ("local", "threads"):
@@ -164,14 +179,15 @@ def _connect(scheduler: str, workers: int | None) -> Iterator[distributed.Client
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Port .* is already in use")
-            cluster = distributed.LocalCluster(
-                n_workers=count if processes else 1,
-                threads_per_worker=1 if processes else count,
-                processes=processes,
-                dashboard_address=None,
-                memory_limit=0,  # the run bounds its own memory; Dask would pause workers by guess
-                silence_logs=logging.CRITICAL,
-            )
+            with _interrupts_ignored():
+                cluster = distributed.LocalCluster(
+                    n_workers=count if processes else 1,
+                    threads_per_worker=1 if processes else count,
+                    processes=processes,
+                    dashboard_address=None,
+                    memory_limit=0,  # the run bounds its own memory; Dask would pause workers by guess
+                    silence_logs=logging.CRITICAL,
+                )
         with cluster, distributed.Client(cluster) as client:
             yield client
         return

@@ -59,6 +59,9 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     plugins.register_files(config.plugins)
     slides = discover(well, config.mpp)
     folder, embed, head = reference_folder(config), embed_spec(config), head_spec(config)
+    wells = sorted({slide.sample.well for slide in slides})
+    if len(wells) > 1:
+        logger.warning("%s: slides of %d wells (%s), each counted under its own", well, len(wells), ", ".join(wells))
     check_spike(slides, folder.names, config.counting.spike_genus)
     with store.locked(out), _disk_errors_told(out), ExitStack() as stack:
         check_same_well(out, slides)
@@ -202,6 +205,7 @@ def _summary(out: Path, states: Sequence[SlideState], objects: int, accepted: in
         objects=objects,
         accepted=accepted,
         redone=redone,
+        reason=next((state.failure for state in states if state.failure), ""),
     )
 
 

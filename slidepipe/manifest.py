@@ -29,6 +29,8 @@ class RunSummary:
     objects: int
     accepted: int
     redone: bool
+    reason: str = ""
+    """Why the first of the failed slides failed."""
 
     @property
     def exit_status(self) -> int:
@@ -73,8 +75,12 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
         return
     before = {entry["slide_id"]: entry["well"] for entry in manifest["slides"]}
     now = {slide.slide_id: slide.sample.well for slide in slides}
+    wells = ", ".join(sorted(set(before.values())))
+    if not set(before) & set(now) and set(before.values()) & set(now.values()):
+        raise ResultsError(
+            f"{out}: holds results of other slides of {wells}, none of those given now. Give another --out"
+        )
     if not set(before) & set(now) or not set(before.values()) & set(now.values()):
-        wells = ", ".join(sorted(set(before.values())))
         raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
 
 

@@ -23,7 +23,7 @@ class Results:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).resolve()  # arrays are read later, when the working directory may be another
         self.manifest: dict[str, Any] = read_manifest(self.path)
         if not self.manifest:
             raise ResultsError(
@@ -109,6 +109,7 @@ class Results:
 
     def embeddings(self, slide_id: str) -> zarr.Array[Any]:
         """The embeddings of a slide's objects, in the order of the object table: lazy float32 (N, D)."""
+        self._check_slide(slide_id)
         group = store.read_stage(store.slide_folder(self.path, slide_id), "embeddings")
         array = group["embeddings"]
         if not isinstance(array, zarr.Array):
@@ -117,9 +118,14 @@ class Results:
 
     def crop_reader(self, slide_id: str) -> store.CropReader:
         """The stored crops of a slide, by row of the object table."""
+        self._check_slide(slide_id)
         if slide_id not in self._readers:
             self._readers[slide_id] = store.CropReader(store.slide_folder(self.path, slide_id))
         return self._readers[slide_id]
+
+    def _check_slide(self, slide_id: str) -> None:
+        if all(entry["slide_id"] != slide_id for entry in self.manifest["slides"]):
+            raise ResultsError(f"{slide_id}: no such slide in {self.path}. Slides are named as in counts_slides.csv")
 
     def _csv(self, name: str) -> pd.DataFrame:
         try:

@@ -6,6 +6,7 @@ read is an error; a ``samples.csv`` in the well's folder says what the names do 
 
 import csv
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
         overrides = _read_samples(source / SAMPLES_FILE)
     elif source.suffix.lower() in {".txt", ".lst", ".list"}:
         paths = _read_list(source)
-        root = _common_folder(paths)
+        root = _common_folder(source, paths)
     else:
         return [WellSlide(source.stem, source, _sample_of_lone_slide(source.stem), mpp)]
     return _assemble(source, root, paths, overrides, mpp)
@@ -198,21 +199,26 @@ def _read_list(source: Path) -> list[Path]:
             f"{source}: cannot be read as a list of slides ({error}). Write one path a line, UTF-8"
         ) from error
     wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    paths = [source.parent / line for line in wanted]
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        raise WellError(f"{source}: {missing[0]} does not exist. Paths in a list count from the list's own folder")
+    # Absolute and without "..", so that an id never leads out of the well.
+    paths = [Path(os.path.abspath(source.parent / line)) for line in wanted]  # noqa: PTH100  # resolve would follow links
+    for path in paths:
+        if not path.is_file():
+            what = "is a folder, not a slide" if path.is_dir() else "does not exist"
+            raise WellError(
+                f"{source}: {path} {what}. Write a slide's path a line; paths count from the list's own folder"
+            )
     if not paths:
         raise WellError(f"{source}: no slides in this list. Write one path a line")
     return sorted(set(paths))
 
 
-def _common_folder(paths: Iterable[Path]) -> Path:
-    folders = [path.parent for path in paths]
-    common = folders[0]
-    while not all(folder.is_relative_to(common) for folder in folders):
-        common = common.parent
-    return common
+def _common_folder(source: Path, paths: Iterable[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError as error:  # two drives
+        raise WellError(
+            f"{source}: its slides have no folder in common ({error}). Make a list for each drive"
+        ) from error
 
 
 def _sample_of_lone_slide(stem: str) -> Sample:
@@ -256,9 +262,15 @@ def _read_samples(path: Path) -> dict[str, dict[str, str]]:
             file.seek(0)
             # A spreadsheet set to comma decimals writes semicolons.
             reader = csv.DictReader(file, delimiter=";" if ";" in first else ",")
-            rows = [{(key or "").strip(): (value or "").strip() for key, value in row.items()} for row in reader]
+            rows = []
+            for number, row in enumerate(reader, start=2):
+                if None in row:
+                    raise WellError(
+                        f"{path}: row {number} has more cells than the header. Quote commas, or add a column"
+                    )
+                rows.append({(key or "").strip(): (value or "").strip() for key, value in row.items()})
             columns = [column.strip() for column in reader.fieldnames or []]
-    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise WellError(
             f"{path}: cannot be read ({error}). Save it as CSV, UTF-8, with as many cells a row as the header"
         ) from error

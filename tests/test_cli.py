@@ -66,6 +66,9 @@ def test_a_failed_slide_is_exit_status_1(colour_well: Path, tmp_path: Path, opti
         (["run", "WELL", "--out", "OUT", "--reference", "REFERENCE", "--alpha", "7"], "setting 'head.alpha' is 7.0"),
         (["run", "WELL", "--out", "OUT", "--reference", "REFERENCE", "--detector", "dens"], "density"),
         (["info", "NOWHERE"], "no such file"),
+        (["run", "WELL"], "Missing option '--out'"),
+        (["run", "WELL", "--out", "OUT", "--alpha", "x"], "'x' is not a valid float. See"),
+        (["runn"], "No such command 'runn'"),
         (["report", "EMPTY"], "no results here"),
     ],
 )

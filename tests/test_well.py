@@ -137,6 +137,7 @@ def test_samples_csv_goes_before_names(tmp_path: Path) -> None:
         (["1_2-3 5 mDC.svs"], "slide,mpp\n1_2-3 5 mDC,250\n", "250 um a pixel is not a resolution"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,perhaps\n", "neither yes nor no"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,yes\n", "every slide is excluded"),
+        (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3,7\n", "row 2 has more cells than the header"),
         (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3\n1_2-3 5 mDC,1/2-4\n", "stands in two rows"),
     ],
 )
@@ -159,9 +160,21 @@ def test_a_list_names_slides_from_its_own_folder(tmp_path: Path) -> None:
     listed.write_text("c/none.svs\n")
     with pytest.raises(WellError, match=r"c/none.svs does not exist"):
         discover(listed)
+    listed.write_text("a\n")
+    with pytest.raises(WellError, match="is a folder, not a slide"):
+        discover(listed)
     listed.write_text("\n")
     with pytest.raises(WellError, match="no slides in this list"):
         discover(listed)
+
+
+def test_ids_of_a_list_never_lead_out_of_the_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "x/y/1_2-3 5 mDC.svs", "z/1_2-3 6 mDC.svs")
+    listed = tmp_path / "x" / "y" / "slides.txt"
+    listed.write_text(f"../../z/1_2-3 6 mDC.svs\n{tmp_path / 'x' / 'y' / '1_2-3 5 mDC.svs'}\n")
+    monkeypatch.chdir(tmp_path)
+    for source in (listed, Path("x/y/slides.txt")):
+        assert [slide.slide_id for slide in discover(source)] == ["x/y/1_2-3 5 mDC", "z/1_2-3 6 mDC"]
 
 
 def test_one_slide_needs_no_depth(tmp_path: Path) -> None:
