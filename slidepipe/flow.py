@@ -167,10 +167,13 @@ def _slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
         results = yield [Task(tasks.detect, (job, grid, block)) for block in blocks]
         if len(results) != len(blocks):
             raise SlideError(f"{job.path}: {len(blocks)} blocks planned, {len(results)} done")
+        # Not published: what could not be read tonight may be read tomorrow.
+        if not any(result.analysed_mm2 for result in results) and (
+            lost := [r for result in results for r in result.lost_regions]
+        ):
+            raise SlideError(f"{job.path}: none of it can be read ({lost[0][1]})")
         yield [Task(tasks.publish_boxes, (job, results, perf_counter() - started))]
     boxes = store.stage_attributes(job.folder, "boxes")
-    if boxes["lost_mm2"] > 0 and boxes["analysed_mm2"] == 0:
-        raise SlideError(f"{job.path}: none of it can be read ({boxes['lost'][0][1]})")
     parts = tasks.count_parts(int(boxes["objects"]))
     state.stage = "crop"
     if not store.is_done(job.folder, "crops", job.fingerprints["crops"]):

@@ -67,7 +67,9 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
     manifest = read_manifest(out)
     if not manifest:
         # A run killed before its first manifest leaves only a store behind.
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in (".lock", ".lock.json", "slides"))
+        foreign = sorted(
+            entry.name for entry in out.iterdir() if entry.name != "slides" and not entry.name.startswith(".")
+        )
         if foreign:
             raise ResultsError(
                 f"{out}: holds files that are not slidepipe's ({foreign[0]}). Give an empty folder to --out"

@@ -121,7 +121,8 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
     info = plugins.find(kind, spec.name)
     cls = plugins.get_class(kind, spec.name)
     argument = Path(spec.name.partition(":")[2] or "/")
-    files = [path for path in (spec.weights, argument) if path is not None and path.is_file()]
+    named = [Path(value) for value in json.loads(spec.settings).values() if isinstance(value, str) and value]
+    files = [path for path in (spec.weights, argument, *named) if path is not None and path.is_file()]
     return {
         "name": spec.name,
         # A plugin may count its own versions, so that a release that changes nothing in it redoes nothing. The module of a

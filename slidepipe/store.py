@@ -218,7 +218,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write(part)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         part.replace(path)
         _flush_folder(path.parent)
@@ -274,7 +274,7 @@ def sweep(results: Path) -> None:
 def _flush_tree(folder: Path) -> None:
     for here, _, names in os.walk(folder):
         for name in names:
-            with open(os.path.join(here, name), "rb") as file:  # noqa: PTH118, PTH123 (os.walk gives strings, and there are many)
+            with open(os.path.join(here, name), "r+b") as file:  # noqa: PTH118, PTH123 (os.walk gives strings, and there are many)
                 os.fsync(file.fileno())
         _flush_folder(Path(here))
 
