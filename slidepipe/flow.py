@@ -85,6 +85,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             reference = _embed_reference(folder, embed, fingerprint, start_engine())
         joined = join_reviewed(reference, reviewed)
 
+        @functools.cache
         def fit_heads() -> Heads:
             return Heads(
                 lambda: plugins.create("head", head.name, json.loads(head.settings)), config.head.alpha, joined

@@ -78,12 +78,12 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
     before = {entry["slide_id"]: entry["well"] for entry in manifest["slides"]}
     now = {slide.slide_id: slide.sample.well for slide in slides}
     wells = ", ".join(sorted(set(before.values())))
-    if not set(before) & set(now) and set(before.values()) & set(now.values()):
+    if not set(before.values()) & set(now.values()):
+        raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
+    if not set(before) & set(now):
         raise ResultsError(
             f"{out}: holds results of other slides of {wells}, none of those given now. Give another --out"
         )
-    if not set(before) & set(now) or not set(before.values()) & set(now.values()):
-        raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
 
 
 def write_manifest(

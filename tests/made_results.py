@@ -1,7 +1,5 @@
 """RESULTS folders made without a slide: objects as a head would have answered, with crops, for tests of tables and reviews."""
 
-import gc
-import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -11,13 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from slidepipe import store
-from slidepipe.config import Config
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops import CropSpec, encode_crop
-from slidepipe.flow import run_well
 from slidepipe.interfaces import IntArray
-from slidepipe.manifest import RunSummary
 from slidepipe.objects import SCHEMA, SlideObjects, write_objects
 from slidepipe.well import Sample, WellSlide
 
@@ -84,15 +79,6 @@ def make(
     )
     correct_counts(folder, genera)
     return counts
-
-
-def quiet_run(well: Path, out: Path, config: Config) -> RunSummary:
-    """A run whose cluster leaves nothing to warn of: distributed leaves sockets of its HTTP server to the collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        summary = run_well(well, out, config)
-        gc.collect()
-    return summary
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:

@@ -12,9 +12,10 @@ from slidepipe.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
 from slidepipe.config import parse_config
 from slidepipe.correct import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts
 from slidepipe.errors import ResultsError
+from slidepipe.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review import By, sample_review
-from tests.made_results import GENERA, make, quiet_run, slide, table
+from tests.made_results import GENERA, make, slide, table
 
 ANSWERS = ["azolla"] * 20 + ["deflandrea"] * 10 + [None] * 30 + ["unusable"] * 3
 
@@ -221,7 +222,7 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
         "test",
     )
     out = tmp_path / "results"
-    assert quiet_run(colour_well / "well", out, config).redone
+    assert run_well(colour_well / "well", out, config).redone
     results = Results(out)
     assert set(results.corrected["correction"]) == {UNCORRECTED}
     assert len(results.diversity) == 3
@@ -232,11 +233,11 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
     (out / "labels.csv").write_text(
         rows[["object_id", "candidate"]].set_axis(["object_id", "genus"], axis=1).to_csv(index=False), encoding="utf-8"
     )
-    assert quiet_run(colour_well / "well", out, config).redone
+    assert run_well(colour_well / "well", out, config).redone
     assert set(whole_well(out)["correction"]) == {CORRECTED}
     assert Results(out).accuracy["precision"].dropna().eq(1).all()
     written = {path.name: path.read_bytes() for path in out.glob("*.csv")}
-    assert not quiet_run(colour_well / "well", out, config).redone
+    assert not run_well(colour_well / "well", out, config).redone
     correct_counts(out)
     assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == written
 

@@ -6,12 +6,12 @@ import pytest
 
 from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
+from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
 from slidepipe.reference import ReferenceSet
 from slidepipe.results import Results
 from slidepipe.review import sample_review
 from slidepipe.reviewed import DEBRIS, LEAST_DEBRIS, Heads, JoinedReference, find_reviewed
-from tests.made_results import quiet_run
 
 
 def joined(rows: list[tuple[str, str]]) -> JoinedReference:
@@ -70,7 +70,7 @@ def reviewed(colour_well: Path, test_plugins: Path, tmp_path_factory: pytest.Tem
         "test",
     )
     out = tmp_path_factory.mktemp("reviewed") / "results"
-    quiet_run(colour_well / "well", out, config)
+    run_well(colour_well / "well", out, config)
     rows = sample_review(out, 1000)
     rows["genus"] = [name if number % 6 else "a new genus" for number, name in enumerate(rows["candidate"])]
     rows.to_csv(out / "review.csv", index=False)
@@ -82,8 +82,8 @@ def test_reviewed_objects_become_neighbours_of_other_slides_only(
 ) -> None:
     config, out = reviewed
     again = config.model_copy(update={"reference_results": (out,)})
-    assert quiet_run(colour_well / "well", out, again).redone
-    assert not quiet_run(colour_well / "well", out, again).redone
+    assert run_well(colour_well / "well", out, again).redone
+    assert not run_well(colour_well / "well", out, again).redone
     review = pd.read_csv(out / "review.csv")
     slide_of = {str(out.resolve() / crop): name for crop, name in zip(review["crop"], review["slide_id"], strict=True)}
     genus_of = {str(out.resolve() / crop): name for crop, name in zip(review["crop"], review["genus"], strict=True)}
@@ -103,7 +103,7 @@ def test_results_that_cannot_serve_as_references_are_refused_before_any_work(
 ) -> None:
     config, out = reviewed
     with pytest.raises(ResultsError, match="no reviewed objects here"):
-        quiet_run(colour_well / "well", tmp_path / "r", config.model_copy(update={"reference_results": (tmp_path,)}))
+        run_well(colour_well / "well", tmp_path / "r", config.model_copy(update={"reference_results": (tmp_path,)}))
     other = {"name": "mean-colour", "views": 8}
     with pytest.raises(ResultsError, match="was embedded with another backbone"):
         find_reviewed([out], ["amberina"], other, tmp_path / "r")
