@@ -1,9 +1,14 @@
 """Corrected counts: what a reviewer's labels of a random few objects say of the counts of all.
 
 See :mod:`slidepipe.review` for the draw and :mod:`slidepipe.audit` for the estimator. What is corrected are the detected, usable
-objects: fossils that the detector missed are beyond any label.
+objects: fossils that the detector missed are beyond any estimate from a draw of detections.
+
+Beside the estimate stand the reviewed counts: the counts with each label put in the place of the head's answer, whether a draw
+chose its object or not, and the fossils added that somebody drew by hand. They estimate nothing, and need no draw.
 """
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +21,11 @@ from slidepipe import store
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.count import LONG_COLUMNS, rounded
 from slidepipe.intervals import Estimate
+from slidepipe.labels import LABELS, REVIEW, Missed, read_cells, read_labels, read_missed
+from slidepipe.manifest import read_manifest
 from slidepipe.objects import ACCEPTED
 from slidepipe.results import Results
-from slidepipe.review import LABELS, REVIEW, frame_of, read_cells, read_labels, read_objects, read_review
+from slidepipe.review import frame_of, read_objects, read_review
 
 UNCORRECTED = "uncorrected detections"
 CORRECTED = "corrected"
@@ -54,6 +61,9 @@ CORRECTED_COLUMNS = (
 _SAMPLE_COLUMNS = CORRECTED_COLUMNS[:4]
 _LONG_CORRECTION = CORRECTED_COLUMNS[6:]
 
+#: Columns that labels add to ``counts.csv``: objects with a label, fossils drawn by hand, and a column a genus with this prefix.
+LABELLED, MISSED, REVIEWED = "labelled", "missed", "reviewed_"
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -82,7 +92,8 @@ class Audit:
 def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
     """Write ``accuracy.csv`` and ``corrected.csv``, and the correction columns of ``counts_long.csv``, from the labels there are.
 
-    Without labels, and where they cannot correct, the column ``correction`` says "uncorrected detections" and why.
+    Without labels, and where they cannot correct, the column ``correction`` says "uncorrected detections" and why. Where there
+    are labels, ``counts.csv`` gets ``labelled``, ``missed`` and ``reviewed_GENUS``; its other columns stay as they are.
 
     Args:
         results: a RESULTS folder with ``objects.parquet``, ``counts.csv`` and ``counts_long.csv``.
@@ -100,7 +111,8 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
         {column: row[column] for column in (*_SAMPLE_COLUMNS, "status")}
         for row in read_cells(results / "counts.csv", (*_SAMPLE_COLUMNS, "status"))
     ]
-    audit = take_audit(frame_of(objects), read_review(results), read_labels(results), genera)
+    labels, missed = read_labels(results), read_missed(results)
+    audit = take_audit(frame_of(objects), read_review(results), labels, genera)
     tables = {
         "accuracy.csv": accuracy_table(audit, counts, genera),
         "corrected.csv": (corrected := corrected_table(audit, counts, samples, genera)),
@@ -108,6 +120,87 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
     }
     for name, table in tables.items():
         store.write_text(results / name, table.to_csv(index=False, lineterminator="\n"))
+    slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in read_manifest(results).get("slides", [])}
+    slides |= dict(zip(objects["slide_id"], objects["sample_id"], strict=True))
+    _write_reviewed(results / "counts.csv", review_counts(objects, labels, missed, slides, genera), genera)
+
+
+@dataclass(frozen=True)
+class ReviewedCounts:
+    """Counts with labels in the place of the head's answers.
+
+    Attributes:
+        counts: fossils by (sample_id, genus), those drawn by hand among them.
+        labelled: objects with a label, by sample.
+        missed: fossils drawn by hand, by (sample_id, genus).
+    """
+
+    counts: Counter[tuple[str, str]]
+    labelled: Counter[str]
+    missed: Counter[tuple[str, str]]
+
+
+def review_counts(
+    objects: pd.DataFrame,
+    labels: Mapping[str, str],
+    missed: Sequence[Missed],
+    slides: Mapping[str, Any],
+    genera: Sequence[str],
+) -> ReviewedCounts:
+    """Put each label in the place of the head's answer, and add the fossils that somebody drew.
+
+    Args:
+        objects: all objects, with the columns object_id, sample_id, state and genus.
+        labels: by object id; "" is not a fossil. Those of objects that are not there count nothing.
+        missed: the drawn fossils.
+        slides: ``sample_id`` of each slide.
+        genera: names that labels are matched to, whatever their case.
+    """
+    named = {genus.lower(): genus for genus in genera}
+    accepted = objects[objects["state"] == ACCEPTED]
+    counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
+    drawn: Counter[tuple[str, str]] = Counter()
+    labelled: Counter[str] = Counter()
+    told = objects[objects["object_id"].isin(list(labels))].sort_values("object_id")
+    for name, sample_id, state, genus in zip(
+        *(told[column] for column in ("object_id", "sample_id", "state", "genus")), strict=True
+    ):
+        labelled[sample_id] += 1
+        if state == ACCEPTED:
+            counts[sample_id, genus] -= 1
+        if label := labels[name]:
+            counts[sample_id, named.setdefault(label.lower(), label)] += 1
+    for item in missed:
+        if sample_id := slides.get(item.slide_id):
+            drawn[sample_id, named.setdefault(item.genus.lower(), item.genus)] += 1
+    return ReviewedCounts(counts + drawn, labelled, drawn)
+
+
+def _write_reviewed(path: Path, reviewed: ReviewedCounts, genera: Sequence[str]) -> None:
+    """Put the columns of :data:`LABELLED`, :data:`MISSED` and :data:`REVIEWED` into ``counts.csv``, or take them out."""
+    rows = read_cells(path, _SAMPLE_COLUMNS)
+    there = reviewed.labelled or reviewed.missed
+    columns = [name for name in rows[0] if not _is_reviewed(name)] if rows else []
+    if not rows or not (there or len(columns) < len(rows[0])):
+        return
+    others = {genus for _, genus in reviewed.counts} - set(genera)
+    listed = [*genera, *sorted(others)] if there else []
+    for row in rows:
+        sample_id, failed = row["sample_id"], row["status"] == "failed"
+        missed = sum(number for (name, _), number in reviewed.missed.items() if name == sample_id)
+        cells = {LABELLED: reviewed.labelled[sample_id], MISSED: missed}
+        cells |= {REVIEWED + genus: reviewed.counts[sample_id, genus] for genus in listed}
+        row |= {name: "" if failed else str(number) for name, number in cells.items()}
+    text = io.StringIO()
+    added = [LABELLED, MISSED, *(REVIEWED + genus for genus in listed)] if there else []
+    writer = csv.DictWriter(text, [*columns, *added], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    store.write_text(path, text.getvalue())
+
+
+def _is_reviewed(column: str) -> bool:
+    return column in (LABELLED, MISSED) or column.startswith(REVIEWED)
 
 
 def take_audit(

@@ -77,6 +77,7 @@ def write_parquet(results: Results, folder: Path) -> list[Path]:
     genera = results.manifest["reference"]["genera"]
     counts = results.counts.copy()
     whole = [name for name in (*genera, "unknown", "unusable", "total", "fossils") if name in counts.columns]
+    whole += [name for name in counts.columns if name in ("labelled", "missed") or name.startswith("reviewed_")]
     counts[whole] = counts[whole].astype("Int64")
     counts["depth_m"] = counts["depth_m"].astype("float64")
     written = []

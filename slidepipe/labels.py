@@ -1,0 +1,184 @@
+"""``labels.csv``: what reviewers say of objects; written by hand, or line by line by ``slidepipe view``.
+
+By hand it has the columns ``object_id`` and ``genus``, and an object has one line. ``slidepipe view`` keeps it as a journal of
+:data:`JOURNAL_COLUMNS` to which lines are only ever added: the last line of an object holds, and ``(withdrawn)`` takes its label
+back. The column ``when`` tells a journal. A fossil that the detector missed is a line of its own, with an id of the form
+``SLIDE_ID:missed-0001`` and the box that somebody drew (level-0 pixels of the whole slide).
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slidepipe.errors import ResultsError
+
+logger = logging.getLogger(__name__)
+
+REVIEW, LABELS = "review.csv", "labels.csv"
+
+NOT_A_FOSSIL = "not a fossil"
+WITHDRAWN = "(withdrawn)"
+_NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
+
+JOURNAL_COLUMNS = ("object_id", "genus", "slide_id", "x0", "y0", "x1", "y1", "who", "when")
+_BOX = ("x0", "y0", "x1", "y1")
+_MISSED = "missed-"
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A fossil that the detector missed: its box, half-open in level-0 pixels of the whole slide, and its genus."""
+
+    object_id: str
+    slide_id: str
+    box: tuple[int, int, int, int]
+    genus: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a labels file says.
+
+    Attributes:
+        objects: by object id a genus, or "" for not a fossil.
+        missed: drawn by hand, by id.
+    """
+
+    objects: dict[str, str]
+    missed: dict[str, Missed]
+
+
+def missed_id(slide_id: str, number: int) -> str:
+    """The id of the fossil number ``number`` that somebody drew on a slide."""
+    return f"{slide_id}:{_MISSED}{number:04d}"
+
+
+def missed_number(object_id: str) -> int | None:
+    """The number in the id of a drawn fossil; None where the id is that of a detected object."""
+    _, _, name = object_id.rpartition(":")
+    number = name.removeprefix(_MISSED)
+    return int(number) if name != number and number.isdigit() else None
+
+
+def as_label(genus: str) -> str:
+    """What a cell ``genus`` says: the genus, or "" for any of the ways to say that it is no fossil."""
+    genus = genus.strip()
+    return "" if genus.lower() in _NO_FOSSIL or genus.startswith("_") else genus
+
+
+def read_labels(results: Path) -> dict[str, str]:
+    """What the reviewer said, by object id: a genus, or "" for not a fossil. Empty where there are no labels.
+
+    ``labels.csv``: columns object_id and genus; an empty genus, "not a fossil", "debris" or a name that starts with "_" all say
+    that it is none. In a saved copy of ``review.csv`` (it has the column ``stratum``), and in ``review.csv`` itself, an empty
+    genus says that the object has not been looked at. ``labels.csv`` goes before ``review.csv``.
+
+    Raises:
+        ResultsError: it cannot be read, a column is missing, or an object has two labels in a file that is no journal.
+    """
+    return read_file(results / REVIEW).objects | read_file(results / LABELS).objects
+
+
+def read_missed(results: Path) -> list[Missed]:
+    """The fossils that somebody drew where the detector found none, by id.
+
+    Raises:
+        ResultsError: as :func:`read_labels`.
+    """
+    return sorted(read_file(results / LABELS).missed.values(), key=lambda item: item.object_id)
+
+
+def read_file(path: Path) -> Labels:
+    """The labels of one file; none where it is not there. Raises :class:`ResultsError` as :func:`read_labels` does."""
+    labels = Labels({}, {})
+    if not path.exists():
+        return labels
+    text = read_text(path)
+    names, comma = _header(text)
+    journal = "when" in names
+    if journal and (torn := torn_tail(text, len(names), comma)):
+        logger.warning(
+            "%s: its last line is incomplete ('%s') and left out. If it is meant so, end it with a line break",
+            path,
+            torn,
+        )
+        text = text[: len(text) - len(torn)]
+    for cells in _parse(path, text, ("object_id", "genus")):
+        object_id, genus = cells["object_id"], cells["genus"].strip()
+        if not object_id or (not genus and "stratum" in cells):
+            continue
+        if missed_number(object_id) is not None:
+            labels.missed.pop(object_id, None)
+            if genus != WITHDRAWN and as_label(genus):
+                labels.missed[object_id] = Missed(object_id, *_place(path, cells), as_label(genus))
+        elif journal and genus == WITHDRAWN:
+            labels.objects.pop(object_id, None)
+        elif journal:
+            labels.objects[object_id] = as_label(genus)
+        else:
+            label = as_label(genus)
+            before = labels.objects.setdefault(object_id, label)
+            if before.lower() != label.lower():
+                raise ResultsError(f"{path}: {object_id} has two labels ('{before}', '{label}'). Keep one")
+    return labels
+
+
+def torn_tail(text: str, columns: int, delimiter: str = ",") -> str:
+    """The last line, where it has no line break and too few cells: a writer was killed while it wrote it. Else ""."""
+    tail = text.rpartition("\n")[2]
+    if not tail:
+        return ""
+    try:
+        cells = next(csv.reader([tail], delimiter=delimiter, strict=True))
+    except csv.Error:  # within a quoted cell
+        return tail
+    return tail if len(cells) < columns else ""
+
+
+def read_text(path: Path) -> str:
+    """The text of a CSV file, with or without a byte-order mark. Raises :class:`ResultsError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
+
+
+def read_cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that a person may have edited: comma or semicolon, with or without a byte-order mark.
+
+    Raises:
+        ResultsError: not readable as CSV, or one of ``columns`` is missing.
+    """
+    return _parse(path, read_text(path), columns)
+
+
+def _header(text: str) -> tuple[list[str], str]:
+    first = text.partition("\n")[0]
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])], delimiter
+
+
+def _parse(path: Path, text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    names, delimiter = _header(text)
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise ResultsError(f"{path}: there is no column '{missing[0]}'. It must have {', '.join(columns)}")
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    try:
+        reader.fieldnames = names if reader.fieldnames else []
+        return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    except csv.Error as error:
+        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
+
+
+def _place(path: Path, cells: dict[str, str]) -> tuple[str, tuple[int, int, int, int]]:
+    try:
+        x0, y0, x1, y1 = (int(cells.get(edge, "")) for edge in _BOX)
+    except ValueError as error:
+        raise ResultsError(
+            f"{path}: the box of {cells['object_id']} is missing or damaged ({error}). Mend or remove that line"
+        ) from error
+    return cells.get("slide_id") or cells["object_id"].rpartition(":")[0], (x0, y0, x1, y1)
