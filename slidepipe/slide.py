@@ -11,7 +11,7 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +22,20 @@ import openslide
 
 from slidepipe.errors import RegionError, ResolutionError, SlideError
 from slidepipe.interfaces import BoolArray, UInt8Array
+from slidepipe.mirax import check_mirax
 
 #: Micrometres a pixel that a microscope scan can have; outside it the number is a mistake (nanometres, a missing point).
 PLAUSIBLE_MPP = (0.02, 20.0)
 
 #: Bytes of decoded tiles a handle keeps: a band of tiles across a wide slide, so that neighbouring crops decode once.
 TILE_CACHE_BYTES = 96 * 2**20
+
+
+#: No glass slide is larger than this; a header that claims more is damaged, and planning for it would take all memory.
+LARGEST_SCAN_MM = 300.0
+
+#: Pixels of a stored tile. OpenSlide asks for the memory of a whole one, and ends the process where it gets none.
+_LARGEST_TILE_PX = 2**26
 
 
 @dataclass(frozen=True, order=True)
@@ -147,12 +155,17 @@ class Slide:
 
     def _open(self) -> openslide.OpenSlide:
         path = self._path
-        if not path.exists():
-            raise SlideError(f"{path}: no such file. Check the path, or whether the drive is mounted")
-        if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        try:
+            if not path.exists():
+                raise SlideError(f"{path}: no such file. Check the path, or whether the drive is mounted")
+            if path.is_dir():
+                raise SlideError(f"{path}: a folder, not a slide. Rename it, or put the scan's file in its place")
+            if path.suffix.lower() == ".mrxs":
+                check_mirax(path)
+        except OSError as error:
             raise SlideError(
-                f"{path}: its folder '{path.stem}' with the image data is missing. Copy the folder beside the .mrxs file"
-            )
+                f"{error.filename or path}: cannot be read ({error.strerror}). Copy it again, or give yourself access"
+            ) from error
         try:
             handle = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
@@ -185,12 +198,12 @@ def identify_slide(path: Path) -> str:
     Raises:
         SlideError: a file of the slide cannot be read.
     """
-    files = [path]
-    if path.suffix.lower() == ".mrxs":
-        files += sorted(file for file in path.with_suffix("").glob("*") if file.is_file())
     digest = hashlib.sha256()
-    for file in files:
-        try:
+    try:
+        files = [path]
+        if path.suffix.lower() == ".mrxs":
+            files += sorted(file for file in path.with_suffix("").iterdir() if file.is_file())
+        for file in files:
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\n".encode())
             with file.open("rb") as opened:
@@ -198,10 +211,10 @@ def identify_slide(path: Path) -> str:
                 for index in range(_SAMPLES):
                     opened.seek(last * index // (_SAMPLES - 1))
                     digest.update(opened.read(_SAMPLE_BYTES))
-        except OSError as error:
-            raise SlideError(
-                f"{file}: cannot be read ({error.strerror}). Copy it again, or give yourself access"
-            ) from error
+    except OSError as error:
+        raise SlideError(
+            f"{error.filename or path}: cannot be read ({error.strerror}). Copy it again, or give yourself access"
+        ) from error
     return digest.hexdigest()
 
 
@@ -225,28 +238,72 @@ def _read_meta(path: Path, handle: openslide.OpenSlide, mpp: float | None) -> Sl
                 zip(handle.level_dimensions, handle.level_downsamples, strict=True)
             )
         )
-    except openslide.OpenSlideError as error:
-        raise SlideError(f"{path}: its header cannot be read ({error}). Copy the file again") from error
-    mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _own_mpp(path, properties)
+        _check_tiles(path, len(levels), properties)
+    # A damaged header may hold text that is none (KeyError, UnicodeDecodeError) or a level without pixels.
+    except (openslide.OpenSlideError, KeyError, ValueError, ZeroDivisionError) as error:
+        reason = str(error) or "a property has no name"
+        raise SlideError(f"{path}: its header cannot be read ({reason}). The file is damaged: copy it again") from error
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    if path.suffix.lower() == ".svs" and vendor == "aperio":
+        _check_pyramid(path, levels)
+    mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _own_mpp(path, vendor, properties)
     if mpp is not None:
         check_mpp(mpp, f"{path}: --mpp or samples.csv")
+    bounds = _bounds(path, properties, width, height)
+    width_mm, height_mm = bounds.width * mpp_x / 1000, bounds.height * mpp_y / 1000
+    if max(width_mm, height_mm) > LARGEST_SCAN_MM:
+        raise SlideError(
+            f"{path}: {bounds.width} x {bounds.height} px of {mpp_x:g} um make {width_mm:.0f} x {height_mm:.0f} mm, more than "
+            "any glass slide. The file is damaged (copy it again), or its resolution is wrong (give it in samples.csv)"
+        )
     return SlideMeta(
         path=path,
-        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+        vendor=vendor,
         width_px=width,
         height_px=height,
         mpp_x=mpp_x,
         mpp_y=mpp_y,
         objective_power=_as_float(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-        bounds=_bounds(path, properties, width, height),
+        bounds=bounds,
         background=_background(properties),
         levels=levels,
     )
 
 
-def _own_mpp(path: Path, properties: Mapping[str, str]) -> tuple[float, float]:
+def _check_tiles(path: Path, levels: int, properties: Mapping[str, str]) -> None:
+    for index in range(levels):
+        width, height = (
+            int(properties.get(f"openslide.level[{index}].tile-{side}", 0)) for side in ("width", "height")
+        )
+        if width * height > _LARGEST_TILE_PX:
+            raise SlideError(
+                f"{path}: tiles of {width} x {height} px in level {index} cannot be right. The file is damaged: copy it again"
+            )
+
+
+def _check_pyramid(path: Path, levels: Sequence[Level]) -> None:
+    # An Aperio level is level 0 divided by one number, rounded down. A width or height that was damaged would put every tile in
+    # another place without any error.
+    full = levels[0]
+    for level in levels[1:]:
+        sides = ((full.width_px, level.width_px), (full.height_px, level.height_px))
+        least = max(side / (small + 2) for side, small in sides)
+        most = min(side / max(1, small - 2) for side, small in sides)
+        if least > most:
+            raise SlideError(
+                f"{path}: level {level.index} ({level.width_px} x {level.height_px} px) is not of the shape of level 0 "
+                f"({full.width_px} x {full.height_px} px). The file is damaged: copy it again"
+            )
+
+
+def _own_mpp(path: Path, vendor: str, properties: Mapping[str, str]) -> tuple[float, float]:
     mpp_x = _as_float(properties.get(openslide.PROPERTY_NAME_MPP_X))
     mpp_y = _as_float(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+    if not (mpp_x and mpp_y) and path.suffix.lower() == ".svs" and vendor != "aperio":
+        raise SlideError(
+            f"{path}: its header tells neither that it is an Aperio scan nor how large a pixel is. The file is damaged "
+            "(copy it again), or is no .svs (rename it, or give its resolution in the mpp column of samples.csv)"
+        )
     if not mpp_x or not mpp_y:
         raise ResolutionError(
             f"{path}: the scan does not say how large a pixel is. Give it with --mpp (um a pixel, 0.25 for a 40x scan) "
@@ -283,7 +340,7 @@ def _bounds(path: Path, properties: Mapping[str, str], width: int, height: int) 
         return Box(0, 0, width, height)
     try:
         x, y, w, h = (int(float(value)) for value in names if value is not None)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise SlideError(f"{path}: its bounds are not numbers ({error}). Export the scan again") from error
     box = Box(x, y, x + w, y + h).intersection(Box(0, 0, width, height))
     if box.width == 0 or box.height == 0:
@@ -320,18 +377,19 @@ _HANDLES_PER_THREAD = 2
 
 class _Handles(threading.local):
     def __init__(self) -> None:
-        self.open: OrderedDict[tuple[Path, float | None], Slide] = OrderedDict()
+        self.open: OrderedDict[tuple[Path, float | None, str], Slide] = OrderedDict()
 
 
 _handles = _Handles()
 
 
-def borrow_slide(path: Path, mpp: float | None = None) -> Slide:
+def borrow_slide(path: Path, mpp: float | None = None, identity: str = "") -> Slide:
     """The calling thread's open handle for ``path``: opened at first use, the least used of more than two closed.
 
-    Handles do not travel between processes, so a task is given the path and borrows the handle where it runs.
+    Handles do not travel between processes, so a task is given the path and borrows the handle where it runs. ``identity`` (see
+    :func:`identify_slide`) tells a file from one that replaces it.
     """
-    key = (path, mpp)
+    key = (path, mpp, identity)
     slide = _handles.open.get(key)
     if slide is None:
         slide = Slide(path, mpp)
