@@ -1,7 +1,9 @@
 """The command line: thin, and quick to start. What a command needs is imported when it runs."""
 
 import logging
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import click
 from slidepipe import __version__
 from slidepipe.check_command import check
 from slidepipe.errors import SlidepipeError
+from slidepipe.logs import speak
 
 EXISTING = click.Path(path_type=Path)
 
@@ -40,11 +43,16 @@ class _Group(click.Group):
         except SlidepipeError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"slidepipe: {error}", err=True)
+            _complain(str(error), "error")
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("slidepipe: stopped. What is finished is kept: give the same command again to go on", err=True)
+            _complain("stopped. What is finished is kept: give the same command again to go on", "stopped")
             ctx.exit(130)
+
+
+def _complain(message: str, event: str) -> None:
+    """One line on stderr, in the form in which the command speaks there."""
+    logging.getLogger("slidepipe").error("%s", message, extra={"event": event})
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +60,7 @@ class _Group(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """From a folder of palynology slide scans to fossil counts per genus and depth."""
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="slidepipe: %(message)s")
+    speak("text", logging.DEBUG if debug else logging.WARNING)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,7 +86,12 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--workers", type=int, metavar="N", help="Worker processes; one a core if not given."),
             click.option(
-                "--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT or a scheduler FILE.json."
+                "--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT, a scheduler FILE.json, or slurm."
+            ),
+            click.option(
+                "--dashboard/--no-dashboard",
+                default=None,
+                help="Show Dask's dashboard; shown in a terminal if not given.",
             ),
             click.option(
                 "--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="A plugin file to load."
@@ -97,17 +110,40 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out", required=True, type=EXISTING, metavar="RESULTS", help="Folder for the results; used again if it is there."
 )
+@click.option("--each", is_flag=True, help="WELL holds (or lists) many wells: RESULTS gets a folder for each.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the run speaks on stderr: a line for people, or a JSON object, for each slide as it ends.",
+)
 @_run_options
 @click.pass_context
-def run(ctx: click.Context, /, well: Path, out: Path, config: Path | None, **settings: Any) -> None:
+def run(
+    ctx: click.Context, /, well: Path, out: Path, each: bool, log_format: Any, config: Path | None, **settings: Any
+) -> None:
     """Count the fossils of WELL: a folder of slide scans, one scan, or a list of scans (.txt)."""
     from slidepipe.config import load_config, overrides_from_names
     from slidepipe.flow import run_well
     from slidepipe.progress import Progress
+    from slidepipe.status import StatusFile
 
+    speak(log_format, logging.DEBUG if ctx.parent and ctx.parent.params.get("debug") else logging.WARNING)
+    logging.getLogger("slidepipe.run").setLevel(logging.INFO)
     settings["plugins"] = [str(path) for path in settings["plugins"]] or None
     settings["views"] = int(settings["views"]) if settings["views"] else None
-    summary = run_well(well, out, load_config(config, overrides_from_names(settings)), Progress())
+    loaded = load_config(config, overrides_from_names(settings))
+    bars = None if log_format == "text" else False
+    if each:
+        from slidepipe.wells import SUMMARY, run_wells
+
+        outcomes = run_wells(well, out, loaded, lambda status: Progress(bars, status))
+        ended = Counter(outcome.status for outcome in outcomes)
+        click.echo(f"{len(outcomes)} wells: " + ", ".join(f"{count} {word}" for word, count in sorted(ended.items())))
+        click.echo(f"one row a well: {out / SUMMARY}")
+        ctx.exit(0 if set(ended) == {"ok"} else 2 if set(ended) == {"refused"} else 1)
+    summary = run_well(well, out, loaded, Progress(bars, StatusFile(out)))
     click.echo(_told(summary))
     ctx.exit(summary.exit_status)
 
@@ -129,7 +165,8 @@ def _told(summary: Any) -> str:
     if summary.partial:
         lines.append(f"partial: {', '.join(summary.partial)}")
     if summary.exit_status:
-        lines.append(f"reasons in {summary.results / 'failures.csv'}; mend them and give the same command again")
+        again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        lines.append(f"reasons in {summary.results / 'failures.csv'}. To try these slides alone again: {again}")
     lines.append(f"counts by sample: {summary.results / 'counts.csv'}; report: {summary.results / 'report.html'}")
     return "\n".join(lines)
 
@@ -174,6 +211,15 @@ def info(slide: Path, mpp: float | None) -> None:
         click.echo(f"{name + ':':14}{value}")
     if missing:
         raise SlidepipeError(missing)
+
+
+@main.command()
+@click.argument("results", type=EXISTING)
+def status(results: Path) -> None:
+    """Say how the run that writes RESULTS fares, from another terminal, or how it ended."""
+    from slidepipe.status import read_status, tell_status
+
+    click.echo(tell_status(results, read_status(results)))
 
 
 @main.command()

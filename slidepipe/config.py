@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from slidepipe.errors import SettingsError
 
@@ -68,6 +68,11 @@ class CropsConfig(_Settings):
         256, ge=32, le=2048, description="long side of a stored crop, pixels; smaller objects keep their own"
     )
     jpeg_quality: int = Field(92, ge=50, le=100, description="of the stored crops")
+    keep: bool = Field(
+        True,
+        description="keep the crops in RESULTS; `crops: none` keeps their coordinates only, so that another backbone needs the "
+        "slides again",
+    )
 
 
 class CountingConfig(_Settings):
@@ -90,9 +95,19 @@ class RunConfig(_Settings):
     """Where and how the work is done. None of it changes a result."""
 
     scheduler: str = Field(
-        "local", description="local (processes), threads (for debugging), tcp://HOST:PORT or a scheduler FILE.json"
+        "local",
+        description="local (processes; one more a GPU), threads (for debugging), tcp://HOST:PORT, a scheduler FILE.json, slurm",
     )
-    workers: int | None = Field(None, ge=1, description="worker processes or threads; empty: one a core")
+    workers: int | None = Field(
+        None, ge=1, description="worker processes or threads, or jobs of slurm; empty: one a core, or one job"
+    )
+    dashboard: bool | None = Field(
+        None, description="show Dask's dashboard of a cluster started here; empty: when run in a terminal"
+    )
+    jobqueue: dict[str, Any] = Field(
+        default_factory=dict,
+        description="a job of slurm, as dask-jobqueue's SLURMCluster takes it; see configs/slurm.yaml",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="at a slide that fails: go on with the others, or stop"
@@ -113,12 +128,29 @@ class Config(_Settings):
         None, gt=0, description="micrometres a pixel; empty: what the scan itself or samples.csv says"
     )
     plugins: tuple[Path, ...] = Field((), description="plugin files (.py) to load besides the installed ones")
+    paths: dict[str, str] = Field(
+        default_factory=dict,
+        description="folders here: the same folders as workers on other machines see them ({/mnt/scans: /data/scans})",
+    )
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
     detector: DetectorConfig = DetectorConfig()
     crops: CropsConfig = CropsConfig()
     counting: CountingConfig = CountingConfig()
     run: RunConfig = RunConfig()
+
+    @field_validator("crops", mode="before")
+    @classmethod
+    def _crops_none(cls, value: Any) -> Any:
+        return {"keep": False} if value == "none" else value
+
+    @field_validator("paths")
+    @classmethod
+    def _absolute_folders(cls, value: dict[str, str]) -> dict[str, str]:
+        relative = [folder for pair in value.items() for folder in pair if not Path(folder).is_absolute()]
+        if relative:
+            raise ValueError(f"'{relative[0]}' is not an absolute path")
+        return value
 
 
 #: Settings that name files: in a YAML they count from the YAML's own folder.
@@ -160,6 +192,7 @@ SHORT_NAMES = {
     "device": "run.device",
     "workers": "run.workers",
     "scheduler": "run.scheduler",
+    "dashboard": "run.dashboard",
     "on_error": "run.on_error",
 }
 

@@ -39,6 +39,20 @@ def resolve_device(device: str) -> str:
     return f"cuda:{index}"
 
 
+def local_cards(device: str) -> tuple[int, ...]:
+    """The numbers of the GPUs that ``device`` means on this machine; none for ``cpu``, or for ``auto`` where there are none.
+
+    Raises:
+        SettingsError: as :func:`resolve_device`.
+    """
+    resolved = resolve_device(device)
+    if resolved == "cpu":
+        return ()
+    import torch
+
+    return (int(resolved.partition(":")[2]),) if ":" in device else tuple(range(torch.cuda.device_count()))
+
+
 def embed_crops(
     backbone: Backbone, crops: Sequence[UInt8Array], names: Sequence[str], view_count: int, batch: int
 ) -> Float32Array:

@@ -1,62 +1,68 @@
-"""The seam between the work and Dask: the only module that imports it.
+"""The seam between the work and Dask: nothing of the work imports Dask, and nothing here knows what the work is.
 
 Work on a slide is a generator that yields batches of :class:`Task` and is sent their results; :meth:`Engine.drive` runs many
 such generators side by side on a Dask cluster, with a bounded number of tasks and slides in flight.
 """
 
 import contextlib
-import logging
-import signal
-import threading
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-import dask
 import distributed
 
-from slidepipe.errors import SettingsError
+from slidepipe.cluster import CPU as CPU_ONLY
+from slidepipe.cluster import GPU, connect
+from slidepipe.errors import ClusterError, SettingsError, WorkerDiedError
+from slidepipe.relocate import relocate
 
 #: Tasks given to the cluster at a time, for each worker thread: enough that none waits for the parent, few enough to stop soon.
 _TASKS_PER_THREAD = 3
 #: Slides under work at a time beyond one a thread, so that workers do not idle where one slide ends.
 _SLIDES_AHEAD = 2
+#: How often a cluster that may grow is asked for its size.
+_SIZE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A function of picklable arguments, to be run in a worker."""
+    """A function of picklable arguments, to be run in a worker; with ``gpu`` in one that holds a card, where there are some."""
 
     call: Callable[..., Any]
     args: tuple[Any, ...]
+    gpu: bool = False
 
 
 Work = Generator[list[Task], list[Any], None]
-
-
-@dataclass
-class _Running:
-    name: str
-    steps: Work
-    results: list[Any]
-    missing: int
+#: Hears of a task that succeeded: the task, its result, and the seconds it took in the worker.
+Heard = Callable[[Task, Any, float], None]
 
 
 class Engine:
-    """A Dask cluster: started here (``local`` processes, ``threads``) or joined (``tcp://HOST:PORT``, a scheduler file)."""
+    """A Dask cluster, see :func:`slidepipe.cluster.connect`, that runs tasks.
 
-    def __init__(self, scheduler: str, workers: int | None) -> None:
+    Args:
+        scheduler: which cluster.
+        workers: how many processes or threads are started.
+        paths: folders here to the same folders as the workers see them; every path in a task's arguments is told so.
+        options: more for :func:`~slidepipe.cluster.connect`.
+    """
+
+    def __init__(
+        self, scheduler: str, workers: int | None, paths: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        self._scheduler, self._paths = scheduler, dict(paths or {})
         self._stack = contextlib.ExitStack()
-        self._client = self._stack.enter_context(_connect(scheduler, workers))
-        threads = sum(self._client.nthreads().values())
-        if threads == 0:
+        self._client = self._stack.enter_context(connect(scheduler, workers, **options))
+        self._measured = 0.0
+        self._threads, self._lanes = 0, {False: 0, True: 0}
+        self._measure()
+        if self._threads == 0:
             self._stack.close()
             raise SettingsError(f"scheduler {scheduler}: it has no workers. Start some with: dask worker {scheduler}")
-        self._threads = threads
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +70,22 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the cluster; one that was started here ends. Safe to call twice."""
         self._stack.close()
+
+    @property
+    def threads(self) -> int:
+        """Tasks that the cluster can do at once."""
+        return self._threads
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of Dask's dashboard, where one is shown."""
+        services = self._client.scheduler_info().get("services", {})
+        return str(self._client.dashboard_link) if "dashboard" in services else None
 
     def map(self, tasks: Iterable[Task]) -> list[Any]:
         """Run tasks side by side and return their results in order; the first error is raised."""
@@ -78,129 +99,198 @@ class Engine:
                 raise error
         return collected
 
+    def everywhere(self, call: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """Call a function in every worker; its results by the worker's address."""
+        moved = [relocate(value, self._paths) for value in args]
+        return dict(self._client.run(call, *moved))
+
     def drive(
-        self, works: Iterable[tuple[str, Work]], on_done: Callable[[Task, Any], None] | None = None
+        self, works: Iterable[tuple[str, Work]], on_done: Heard | None = None
     ) -> Iterator[tuple[str, Exception | None]]:
         """Run named generators to their ends; yields each name as it ends, with the error that ended it or None.
 
-        An error of a task is thrown into its generator, which may catch it. ``on_done`` hears of each task that succeeded.
+        An error of a task is thrown into its generator, which may catch it: of several, that of the earliest task, whichever
+        worker was quickest. ``on_done`` hears of each task that succeeded.
+
+        Raises:
+            ClusterError: the cluster is gone.
         """
-        waiting = iter(works)
-        queue: deque[tuple[_Running, int, Task]] = deque()
-        flying: dict[Any, tuple[_Running, int, Task]] = {}
-        running = 0
-        ended: list[tuple[str, Exception | None]] = []
-        arrivals = distributed.as_completed()
+        yield from _Drive(self, works, on_done).run()
 
-        def advance(work: _Running, send: Callable[[], list[Task]]) -> None:
-            nonlocal running
-            try:
-                tasks = send()
-                while not tasks:
-                    tasks = work.steps.send([])
-            except StopIteration:
-                running -= 1
-                ended.append((work.name, None))
-            except Exception as error:
-                running -= 1
-                ended.append((work.name, error))
-            else:
-                work.results, work.missing = [None] * len(tasks), len(tasks)
-                queue.extend((work, index, task) for index, task in enumerate(tasks))
+    def submit(self, task: Task) -> Any:
+        """Give one task to the cluster; the future of (result, seconds)."""
+        resource = {}
+        if self._lanes[True]:  # some workers hold a card: the others are for the rest
+            resource = {"resources": {GPU if task.gpu else CPU_ONLY: 1}} if task.gpu or self._has_cpu_lane else {}
+        args = tuple(relocate(value, self._paths) for value in task.args)
+        return self._client.submit(_timed, task.call, args, pure=False, **resource)
 
+    def slots(self, gpu: bool) -> int:
+        """Tasks of a lane that may be in flight; a cluster that grows is noticed."""
+        if monotonic() - self._measured > _SIZE_EVERY_S:
+            self._measure()
+        return max(1, self._lanes[gpu]) * _TASKS_PER_THREAD
+
+    def lane(self, task: Task) -> bool:
+        """Which queue a task waits in: that of the cards (True), where there are some, or the common one."""
+        return task.gpu and self._lanes[True] > 0
+
+    def _measure(self) -> None:
+        workers = self._client.scheduler_info()["workers"].values()
+        self._threads = sum(int(worker["nthreads"]) for worker in workers)
+        cards = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
+        self._has_cpu_lane = any(CPU_ONLY in worker["resources"] for worker in workers)
+        self._lanes = {True: cards, False: self._threads - (cards if self._has_cpu_lane else 0)}
+        self._measured = monotonic()
+
+
+def _timed(call: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:
+    started = perf_counter()
+    return call(*args), perf_counter() - started
+
+
+@dataclass
+class _Running:
+    """A generator under way. ``failed``: place and error of the earliest task of its batch that is known to have failed."""
+
+    name: str
+    steps: Work
+    results: list[Any] = field(default_factory=list)
+    missing: int = 0
+    failed: tuple[int, Exception] | None = None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    work: _Running
+    index: int
+    task: Task
+
+
+class _Drive:
+    """One call of :meth:`Engine.drive`."""
+
+    def __init__(self, engine: Engine, works: Iterable[tuple[str, Work]], on_done: Heard | None) -> None:
+        self._engine, self._waiting, self._on_done = engine, iter(works), on_done
+        self._queues: dict[bool, deque[_Entry]] = {False: deque(), True: deque()}
+        self._flying: dict[Any, _Entry] = {}
+        # Tasks on a worker when it died for the last time allowed. One of them killed it; each is tried with nothing beside it.
+        self._suspects: deque[_Entry] = deque()
+        self._tried_alone: Any = None
+        self._running = 0
+        self._ended: list[tuple[str, Exception | None]] = []
+        self._arrivals = distributed.as_completed()
+
+    def run(self) -> Iterator[tuple[str, Exception | None]]:
         try:
             while True:
-                while running < self._threads + _SLIDES_AHEAD and (following := next(waiting, None)) is not None:
-                    running += 1
-                    work = _Running(following[0], following[1], [], 0)
-                    advance(work, lambda work=work: next(work.steps))  # type: ignore[misc]  # mypy cannot infer a bound default
-                while queue and len(flying) < self._threads * _TASKS_PER_THREAD:
-                    work, index, task = queue.popleft()
-                    future = self._client.submit(task.call, *task.args, pure=False)
-                    flying[future] = (work, index, task)
-                    arrivals.add(future)
-                yield from ended
-                ended.clear()
-                if not flying:
-                    if running == 0:
-                        return
-                    continue
-                future = next(arrivals)
-                work, index, flown = flying.pop(future)
-                try:
-                    work.results[index] = future.result()
-                except Exception as error:
-                    # The rest of a failed batch is of no use: what waits is dropped, what flies is let go.
-                    queue = deque(entry for entry in queue if entry[0] is not work)
-                    for other in [other for other, (owner, _, _) in flying.items() if owner is work]:
-                        del flying[other]
-                        other.cancel()
-                    arrivals = _watch(flying)
-                    advance(work, lambda work=work, error=error: work.steps.throw(error))  # type: ignore[misc]
-                    continue
-                future.release()
-                if on_done is not None:
-                    on_done(flown, work.results[index])
-                work.missing -= 1
-                if work.missing == 0:
-                    advance(work, lambda work=work: work.steps.send(work.results))  # type: ignore[misc]
+                self._start_works()
+                self._submit()
+                yield from self._ended
+                self._ended.clear()
+                if self._flying:
+                    self._take(next(self._arrivals))
+                elif self._running == 0:
+                    return
         finally:
-            for future in flying:
+            for future in self._flying:
                 future.cancel()
 
+    def _start_works(self) -> None:
+        while (
+            self._running < self._engine.threads + _SLIDES_AHEAD
+            and (following := next(self._waiting, None)) is not None
+        ):
+            self._running += 1
+            work = _Running(*following)
+            self._advance(work, lambda work=work: next(work.steps))  # type: ignore[misc]  # mypy cannot infer a bound default
 
-def _watch(futures: Iterable[Any]) -> Any:
-    arrivals = distributed.as_completed()
-    for future in futures:
-        arrivals.add(future)
-    return arrivals
+    def _submit(self) -> None:
+        if self._suspects:
+            if not self._flying:
+                self._tried_alone = self._fly(self._suspects.popleft())
+            return
+        if self._tried_alone is not None:
+            return
+        for gpu, queue in self._queues.items():
+            flying = sum(self._engine.lane(entry.task) == gpu for entry in self._flying.values())
+            while queue and flying < self._engine.slots(gpu):
+                self._fly(queue.popleft())
+                flying += 1
 
+    def _fly(self, entry: _Entry) -> Any:
+        future = self._engine.submit(entry.task)
+        self._flying[future] = entry
+        self._arrivals.add(future)
+        return future
 
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: the run alone hears it, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say so
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def _take(self, future: Any) -> None:
+        entry = self._flying.pop(future)
+        work, alone = entry.work, future is self._tried_alone
+        if alone:
+            self._tried_alone = None
+        try:
+            result, seconds = future.result()
+        except distributed.KilledWorker:
+            if not alone:
+                self._suspects.append(entry)
+                return
+            self._fail(entry, WorkerDiedError("the worker process died each time it worked on this (out of memory?)"))
+        except distributed.client.FutureCancelledError as error:
+            raise ClusterError(
+                "the connection to the Dask scheduler is lost. Start it again and give the same command: what is finished is kept"
+            ) from error
+        except Exception as error:
+            self._fail(entry, error)
+        else:
+            work.results[entry.index] = result
+            if self._on_done is not None:
+                self._on_done(entry.task, result, seconds)
+            work.missing -= 1
+        future.release()
+        self._settle(work)
 
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        work = entry.work
+        if work.failed is None or entry.index < work.failed[0]:
+            work.failed = entry.index, error
+        # The rest of a failed batch is of no use, but an earlier task may still fail, and then it is that error which counts.
+        last = work.failed[0]
+        for queue in (*self._queues.values(), self._suspects):
+            kept = [other for other in queue if other.work is not work or other.index < last]
+            queue.clear()
+            queue.extend(kept)
+        late = [future for future, other in self._flying.items() if other.work is work and other.index > last]
+        for future in late:
+            del self._flying[future]
+            future.cancel()
+        if late:
+            self._arrivals = distributed.as_completed()
+            for future in self._flying:
+                self._arrivals.add(future)
 
-@contextlib.contextmanager
-def _connect(scheduler: str, workers: int | None) -> Iterator[distributed.Client]:
-    dask.config.set({"distributed.comm.timeouts.connect": "10s"})
-    if scheduler in ("local", "threads"):
-        processes = scheduler == "local"
-        count = workers or dask.system.CPU_COUNT
-        # What fails in a task is told by the run itself, with the slide it happened to; Dask's own tracebacks would hide that.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Port .* is already in use")
-            with _interrupts_ignored():
-                cluster = distributed.LocalCluster(
-                    n_workers=count if processes else 1,
-                    threads_per_worker=1 if processes else count,
-                    processes=processes,
-                    dashboard_address=None,
-                    memory_limit=0,  # the run bounds its own memory; Dask would pause workers by guess
-                    silence_logs=logging.CRITICAL,
-                )
-        with cluster, distributed.Client(cluster) as client:
-            yield client
-        return
-    address = {"scheduler_file": scheduler} if Path(scheduler).suffix == ".json" else {"address": scheduler}
-    if "scheduler_file" in address and not Path(scheduler).exists():
-        raise SettingsError(
-            f"scheduler {scheduler}: no such file. Start one with: dask scheduler --scheduler-file {scheduler}"
-        )
-    try:
-        client = distributed.Client(**address, timeout="10s")
-    except (OSError, ValueError, TimeoutError) as error:
-        raise SettingsError(
-            f"scheduler {scheduler}: cannot be reached ({error}). Is 'dask scheduler' running there?"
-        ) from error
-    with client:
-        yield client
+    def _settle(self, work: _Running) -> None:
+        if work.failed is not None:
+            entries = (*self._flying.values(), *self._suspects, *self._queues[False], *self._queues[True])
+            if not any(entry.work is work for entry in entries):
+                error = work.failed[1]
+                work.failed = None
+                self._advance(work, lambda: work.steps.throw(error))
+        elif work.missing == 0:
+            self._advance(work, lambda: work.steps.send(work.results))
+
+    def _advance(self, work: _Running, send: Callable[[], Sequence[Task]]) -> None:
+        try:
+            tasks = send()
+            while not tasks:
+                tasks = work.steps.send([])
+        except StopIteration:
+            self._running -= 1
+            self._ended.append((work.name, None))
+        except Exception as error:
+            self._running -= 1
+            self._ended.append((work.name, error))
+        else:
+            work.results, work.missing = [None] * len(tasks), len(tasks)
+            for index, task in enumerate(tasks):
+                self._queues[self._engine.lane(task)].append(_Entry(work, index, task))

@@ -44,3 +44,11 @@ class PluginError(SlidepipeError):
 
 class WeightsError(SlidepipeError):
     """Weights are missing, do not fit the network, or are not what they should be."""
+
+
+class ClusterError(SlidepipeError):
+    """The Dask cluster that does the work is gone."""
+
+
+class WorkerDiedError(SlidepipeError):
+    """A piece of work killed every process that was given it."""

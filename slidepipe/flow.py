@@ -4,36 +4,43 @@ import errno
 import functools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import slidepipe
 from slidepipe import plugins, store, tasks
-from slidepipe.blocks import plan_blocks, plan_grid
 from slidepipe.config import Config
 from slidepipe.engine import Engine, Task, Work
-from slidepipe.errors import ResultsError, SlideError, SlidepipeError
+from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
+from slidepipe.interfaces import Head
 from slidepipe.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
 from slidepipe.plan import (
     SlideState,
+    cards,
     detector_spec,
     embed_spec,
+    find_slides,
     head_spec,
     plan_slide,
     plugin_identity,
     reference_folder,
     tables_fingerprint,
 )
-from slidepipe.progress import Progress
+from slidepipe.progress import Progress, RunPlan
 from slidepipe.reference import ImageFolder, ReferenceSet, as_reference, fingerprint_folder, load_cached, save_cached
 from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.spike import check_spike
+from slidepipe.stages import count_blocks, is_finished, slide_steps
 from slidepipe.tables import TABLES, find_lost, write_tables
-from slidepipe.tasks import EmbedSpec
-from slidepipe.well import discover
+from slidepipe.tasks import EmbedSpec, PluginSpec
+from slidepipe.well import WellSlide
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +62,12 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     Raises:
         SlidepipeError: bad input or settings; nothing that was finished is lost.
     """
-    progress = progress or Progress(shown=False)
+    progress = progress or Progress()
     plugins.register_files(config.plugins)
-    slides = discover(well, config.mpp)
+    previous = read_manifest(out)
+    slides, absent = find_slides(well, config.mpp, previous)
+    if absent:
+        logger.warning("%s: its slides are not there; going on from what %s holds of them", well, out)
     folder, embed, head = reference_folder(config), embed_spec(config), head_spec(config)
     wells = sorted({slide.sample.well for slide in slides})
     if len(wells) > 1:
@@ -65,41 +75,40 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     check_spike(slides, folder.names, config.counting.spike_genus)
     with store.locked(out), _disk_errors_told(out), ExitStack() as stack:
         check_same_well(out, slides)
+        _tell_of_removed(well, previous, slides)
         labels = labels_sha256(out)
         store.sweep(out)
         detector = detector_spec(config)
-        states = [plan_slide(slide, out, config, embed, detector) for slide in slides]
+        known = {entry["slide_id"]: entry for entry in previous.get("slides", ())}
+        states = [plan_slide(slide, out, config, embed, detector, known.get(slide.slide_id)) for slide in slides]
         for state in states:
             _stop_if_wanted(config, state)
 
         @functools.cache
         def start_engine() -> Engine:  # a run with nothing left to do starts no cluster
-            return stack.enter_context(Engine(config.run.scheduler, config.run.workers))
+            return stack.enter_context(
+                _start_engine(config, [out, folder.root, *(state.slide.path for state in states)])
+            )
 
         identity = {**plugin_identity("backbone", embed.plugin), "views": embed.views}
         fingerprint = fingerprint_folder(folder, {**identity, "batch": embed.batch})
         reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)
-        pending = [state for state in states if state.job is not None and not _is_finished(state)]
+        pending = [state for state in states if state.job is not None and not is_finished(state)]
         if reference is None:
             reference = _embed_reference(folder, embed, fingerprint, start_engine())
-        joined = join_reviewed(reference, reviewed)
-
-        @functools.cache
-        def fit_heads() -> Heads:
-            return Heads(
-                lambda: plugins.create("head", head.name, json.loads(head.settings)), config.head.alpha, joined
-            )
-
+        fit_heads = functools.partial(Heads, functools.partial(_create_head, head), config.head.alpha)
+        heads: Heads | None = None
         if pending:
-            fit_heads()  # a head that refuses its settings or the reference set does so before the night's work, not after
-            _process(start_engine(), pending, config, progress)
+            # A head that refuses its settings or the reference set does so before the night's work, not after.
+            heads = fit_heads(join_reviewed(reference, []))
+            _process(start_engine(), pending, states, config, progress)
         for state in states:
             if state.job is not None and not state.failure:
                 state.lost = find_lost(state.job.folder, state.slide.slide_id)
+        joined = join_reviewed(reference, reviewed)  # after the work, which may have embedded them anew
 
         wanted = tables_fingerprint(states, config, head, joined.all.fingerprint, labels)
-        previous = read_manifest(out)
         if previous.get("tables") == wanted and all((out / name).exists() for name in (*TABLES, REPORT)):
             return _summary(out, states, previous["objects"], previous["accepted"], redone=False)
         record = (
@@ -112,7 +121,9 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         # Written last, the report says that all the rest is there.
         (out / REPORT).unlink(missing_ok=True)
         write_manifest(_summary(out, states, 0, 0, redone=True), *record, tables=None)
-        counts = write_tables(out, states, fit_heads(), folder.names, config.counting)
+        if heads is None or reviewed:
+            heads = fit_heads(joined)
+        counts = write_tables(out, states, heads, folder.names, config.counting)
         summary = _summary(
             out,
             states,
@@ -125,11 +136,41 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         return summary
 
 
+def _start_engine(config: Config, seen: Sequence[Path]) -> Engine:
+    """The cluster of the run. On other machines, what they must see is looked for first.
+
+    Raises:
+        SettingsError: the cluster cannot be used.
+    """
+    run = config.run
+    dashboard = sys.stderr.isatty() if run.dashboard is None else run.dashboard
+    engine = Engine(
+        run.scheduler, run.workers, config.paths, cards=cards(config), dashboard=dashboard, jobqueue=run.jobqueue
+    )
+    if run.scheduler in ("local", "threads") and not config.paths:
+        return engine
+    needed = [Path(os.path.abspath(path)) for path in seen if path.exists()]  # noqa: PTH100  # resolve would follow links
+    for address, (version, missing) in sorted(engine.everywhere(tasks.look_around, needed).items()):
+        if version != slidepipe.__version__:
+            problem = f"has slidepipe {version}, this run {slidepipe.__version__}. Install the same on both"
+        elif missing:
+            problem = f"does not see {missing[0]}. Say in 'paths' where its machine has that folder"
+        else:
+            continue
+        engine.close()
+        raise SettingsError(f"worker {address}: {problem}")
+    return engine
+
+
+def _create_head(head: PluginSpec) -> Head:
+    return plugins.create("head", head.name, json.loads(head.settings))
+
+
 def _embed_reference(folder: ImageFolder, embed: EmbedSpec, fingerprint: str, engine: Engine) -> ReferenceSet:
     starts = range(0, len(folder.files), _REFERENCE_PART)
-    root = folder.root.resolve()
+    root = Path(os.path.abspath(folder.root))  # noqa: PTH100  # resolve would follow links
     parts = engine.map(
-        Task(tasks.embed_reference_part, (embed, root, folder.files[start : start + _REFERENCE_PART]))
+        Task(tasks.embed_reference_part, (embed, root, folder.files[start : start + _REFERENCE_PART]), gpu=True)
         for start in starts
     )
     reference = as_reference(folder, [embeddings for embeddings, _ in parts], fingerprint, parts[0][1])
@@ -137,62 +178,81 @@ def _embed_reference(folder: ImageFolder, embed: EmbedSpec, fingerprint: str, en
     return reference
 
 
-def _process(engine: Engine, pending: Sequence[SlideState], config: Config, progress: Progress) -> None:
+def _process(
+    engine: Engine, pending: Sequence[SlideState], states: Sequence[SlideState], config: Config, progress: Progress
+) -> None:
+    ahead = {state.slide.slide_id: count_blocks(state, config) for state in pending}
+    plan = RunPlan(
+        slides=len(states),
+        finished=len(states) - len(pending),
+        blocks=sum(ahead.values()),
+        megapixels=sum(
+            state.meta.bounds.width * state.meta.bounds.height * 1e-6
+            for state in pending
+            if state.meta is not None and ahead[state.slide.slide_id]
+        ),
+        threads=engine.threads,
+        dashboard=engine.dashboard,
+    )
+    with progress.of(plan):
+        worth_retrying = _process_once(engine, pending, config, progress)
+        if worth_retrying:
+            # A drive or a network that was away for a while may be back by now.
+            for state in worth_retrying:
+                state.failure = None
+            progress.retrying(len(worth_retrying))
+            _process_once(engine, worth_retrying, config, progress)
+
+
+def _process_once(
+    engine: Engine, pending: Sequence[SlideState], config: Config, progress: Progress
+) -> list[SlideState]:
+    """Work on slides side by side; returns those that failed in a way that may pass."""
     by_id = {state.slide.slide_id: state for state in pending}
-    with progress.of(len(pending)):
-        works = ((slide_id, _slide_steps(state, config, progress)) for slide_id, state in by_id.items())
-        for slide_id, error in engine.drive(works, progress.task_done):
-            state = by_id[slide_id]
-            if error is not None:
-                if _is_out_of_space(error):
-                    raise error
-                reason = str(error) if isinstance(error, SlidepipeError) else f"{type(error).__name__}: {error}"
-                state.failure = " ".join(reason.split())
-                logger.debug("%s failed in %s", slide_id, state.stage, exc_info=error)
-                _stop_if_wanted(config, state)
-            progress.slide_done(slide_id, state.failure)
+    started: dict[str, float] = {}
+
+    def works() -> Iterator[tuple[str, Work]]:
+        for slide_id, state in by_id.items():
+            started[slide_id] = perf_counter()
+            yield slide_id, slide_steps(state, config, progress)
+
+    may_pass = []
+    for slide_id, error in engine.drive(works(), progress.task_done):
+        state = by_id[slide_id]
+        if error is not None:
+            if _is_out_of_space(error):
+                raise error
+            reason = str(error) if isinstance(error, SlidepipeError) else f"{type(error).__name__}: {error}"
+            state.failure = " ".join(reason.split()).removeprefix(f"{state.slide.path}: ")
+            logger.debug("%s failed in %s", slide_id, state.stage, exc_info=error)
+            _stop_if_wanted(config, state)
+            if isinstance(error, (SlideError, OSError)) and not state.absent:
+                may_pass.append(state)
+        progress.slide_done(slide_id, state.failure, _facts(state, perf_counter() - started[slide_id]))
+    return may_pass
 
 
-def _slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
-    """The stages of one slide: yields their tasks, is sent the results. A stage that is published is passed over."""
-    job, meta = state.job, state.meta
-    if job is None or meta is None:
-        return
-    state.stage = "detect"
-    if not store.is_done(job.folder, "boxes", job.fingerprints["boxes"]):
-        started = perf_counter()
-        detector = tasks.get_detector(job.detector)
-        grid = plan_grid(meta, detector.mpp)
-        blocks = plan_blocks(grid, detector, config.detector.block_px)
-        progress.planned("detect", len(blocks))
-        results = yield [Task(tasks.detect, (job, grid, block)) for block in blocks]
-        if len(results) != len(blocks):
-            raise SlideError(f"{job.path}: {len(blocks)} blocks planned, {len(results)} done")
-        # Not published: what could not be read tonight may be read tomorrow.
-        if not any(result.analysed_mm2 for result in results) and (
-            lost := [r for result in results for r in result.lost_regions]
-        ):
-            raise SlideError(f"{job.path}: none of it can be read ({lost[0][1]})")
-        yield [Task(tasks.publish_boxes, (job, results, perf_counter() - started))]
-    boxes = store.stage_attributes(job.folder, "boxes")
-    parts = tasks.count_parts(int(boxes["objects"]))
-    state.stage = "crop"
-    if not store.is_done(job.folder, "crops", job.fingerprints["crops"]):
-        started = perf_counter()
-        progress.planned("crop", boxes["objects"])
-        yield [Task(tasks.crop_part, (job, part)) for part in range(parts)]
-        yield [Task(tasks.publish_crops, (job, parts, perf_counter() - started))]
-    state.stage = "embed"
-    if not store.is_done(job.folder, "embeddings", job.fingerprints["embeddings"]):
-        started = perf_counter()
-        progress.planned("embed", boxes["objects"])
-        yield [Task(tasks.embed_part, (job, part)) for part in range(parts)]
-        yield [Task(tasks.publish_embeddings, (job, parts, perf_counter() - started))]
+def _facts(state: SlideState, seconds: float) -> dict[str, Any]:
+    if state.job is None or state.failure:
+        return {"seconds": round(seconds, 1)}
+    boxes, crops = (store.stage_attributes(state.job.folder, stage) for stage in ("boxes", "crops"))
+    return {
+        "objects": boxes["objects"],
+        "area_mm2": round(boxes["analysed_mm2"], 3),
+        "lost_mm2": round(boxes["lost_mm2"], 3),
+        "lost_crops": len(crops["lost"]),
+        "seconds": round(seconds, 1),
+    }
 
 
-def _is_finished(state: SlideState) -> bool:
-    job = state.job
-    return job is not None and all(store.is_done(job.folder, stage, job.fingerprints[stage]) for stage in store.STAGES)
+def _tell_of_removed(well: Path, previous: Mapping[str, Any], slides: Sequence[WellSlide]) -> None:
+    now = {slide.slide_id for slide in slides}
+    gone = [entry["slide_id"] for entry in previous.get("slides", ()) if entry["slide_id"] not in now]
+    if gone:
+        logger.warning(
+            "%s: %s was in these results and is not in the well any more: it leaves the tables (what is stored of it stays)",
+            well, ", ".join(gone),
+        )  # fmt: skip
 
 
 def _stop_if_wanted(config: Config, state: SlideState) -> None:

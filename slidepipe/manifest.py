@@ -1,6 +1,8 @@
 """``manifest.json``: what a RESULTS folder was made from and with, and how each slide fared."""
 
+import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,7 +80,10 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
     before = {entry["slide_id"]: entry["well"] for entry in manifest["slides"]}
     now = {slide.slide_id: slide.sample.well for slide in slides}
     wells = ", ".join(sorted(set(before.values())))
-    if not set(before.values()) & set(now.values()):
+    # A well's name that was mistyped and is mended: the slides themselves are the same.
+    files = {entry["slide_id"]: entry["path"] for entry in manifest["slides"]}
+    same = any(files.get(slide.slide_id) == os.path.abspath(slide.path) for slide in slides)  # noqa: PTH100  # links stay
+    if not same and not set(before.values()) & set(now.values()):
         raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
     if not set(before) & set(now):
         raise ResultsError(
@@ -100,7 +105,7 @@ def write_manifest(
     manifest = {
         "slidepipe": slidepipe.__version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "well": str(well.resolve()),
+        "well": os.path.abspath(well),  # noqa: PTH100  # resolve would follow links
         "settings": json.loads(config.model_dump_json()),
         "backbone": {**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
         "reference": dict(reference),
@@ -126,16 +131,21 @@ def _slide_entry(state: SlideState) -> dict[str, Any]:
     slide, meta = state.slide, state.meta
     entry: dict[str, Any] = {
         "slide_id": slide.slide_id,
-        "path": str(slide.path.resolve()),
+        "path": os.path.abspath(slide.path),  # noqa: PTH100  # resolve would follow links
         "sample_id": slide.sample.sample_id,
         "well": slide.sample.well,
         "depth_m": None if slide.sample.depth_m is None else float(slide.sample.depth_m),
         "sample_type": slide.sample.sample_type,
+        "spike": None if slide.spike is None else dataclasses.asdict(slide.spike),
+        "given_mpp": slide.mpp,
         "status": "failed" if state.failure else "partial" if state.lost else "ok",
     }
     if meta is not None:
         bounds = meta.bounds
         entry |= {
+            "identity": state.identity,
+            "vendor": meta.vendor,
+            "objective_power": meta.objective_power,
             "width_px": meta.width_px,
             "height_px": meta.height_px,
             "mpp_x": meta.mpp_x,

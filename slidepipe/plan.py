@@ -1,7 +1,10 @@
 """Planning: what each slide needs, checked before any work starts, and the fingerprint that each of its stages must carry."""
 
 import json
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,12 @@ from slidepipe import plugins, store
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
 from slidepipe.crops import CropSpec
-from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError
+from slidepipe.embed import local_cards
+from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
-from slidepipe.slide import SlideMeta, identify_slide, read_meta
+from slidepipe.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
-from slidepipe.well import WellSlide
+from slidepipe.well import Sample, Spike, WellSlide, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
 STAGE_VERSIONS = {"boxes": 1, "crops": 1, "embeddings": 1, "tables": 2}
@@ -25,11 +29,16 @@ DEFAULT_VIEWS = 8
 
 @dataclass
 class SlideState:
-    """A slide on its way through the run. ``job`` is None where the slide cannot be opened; ``failure`` ends its way."""
+    """A slide on its way through the run. ``job`` is None where the slide cannot be opened; ``failure`` ends its way.
+
+    ``absent``: its file is not there; what is stored of it may do. ``identity`` stands for its bytes.
+    """
 
     slide: WellSlide
     meta: SlideMeta | None = None
     job: SlideJob | None = None
+    identity: str = ""
+    absent: bool = False
     stage: str = "open"
     failure: str | None = None
     lost: list[tuple[str, str, str]] = field(default_factory=list)
@@ -54,91 +63,181 @@ def reference_folder(config: Config) -> ImageFolder:
     return folder
 
 
+def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> tuple[list[WellSlide], bool]:
+    """The slides of the well; where none of them is there any more, those that the manifest knows, and True.
+
+    Raises:
+        WellError: as :func:`~slidepipe.well.discover`, or two slides whose stores would lie in each other.
+    """
+    try:
+        slides = discover(well, mpp)
+    except WellError:
+        known = manifest.get("slides", []) if manifest.get("well") == os.path.abspath(well) else []  # noqa: PTH100  # links stay
+        if not known or any(Path(entry["path"]).exists() for entry in known):
+            raise
+        return [_known_slide(entry) for entry in known], True
+    ids = {slide.slide_id for slide in slides}
+    for slide in slides:
+        above, _, name = slide.slide_id.rpartition("/")
+        if name in store.STAGES and above in ids:
+            raise WellError(
+                f"{slide.path}: '{name}' in the folder '{above}' beside a slide '{above}': rename this slide"
+            )
+    return slides, False
+
+
+def _known_slide(entry: Mapping[str, Any]) -> WellSlide:
+    depth_m = None if entry["depth_m"] is None else Decimal(str(entry["depth_m"]))
+    return WellSlide(
+        entry["slide_id"],
+        Path(entry["path"]),
+        Sample(entry["well"], depth_m, entry["sample_type"]),
+        entry["given_mpp"],
+        None if entry["spike"] is None else Spike(**entry["spike"]),
+    )
+
+
 def embed_spec(config: Config) -> EmbedSpec:
     """How crops are embedded; the backbone is built (not loaded), so that wrong settings show before any work starts."""
     backbone = config.backbone
-    plugin = PluginSpec(backbone.name, _json(backbone.settings), backbone.weights, config.plugins)
-    built = plugins.create("backbone", plugin.name, backbone.settings, plugin.weights)
+    built = plugins.create("backbone", backbone.name, backbone.settings, backbone.weights)
     views = backbone.views if backbone.views is not None else int(getattr(built, "views", DEFAULT_VIEWS))
-    return EmbedSpec(plugin, config.run.device, views, backbone.batch)
+    plugin = _spec("backbone", backbone.name, backbone.settings, config, backbone.weights)
+    # A process that holds a card sees no other.
+    device = "cuda" if cards(config) else config.run.device
+    return EmbedSpec(plugin, device, views, backbone.batch)
+
+
+def cards(config: Config) -> tuple[int, ...]:
+    """The GPUs of this machine that get a process each."""
+    return local_cards(config.run.device) if config.run.scheduler == "local" else ()
 
 
 def head_spec(config: Config) -> PluginSpec:
     """How the head is built."""
     plugins.create("head", config.head.name, config.head.settings)
-    return PluginSpec(config.head.name, _json(config.head.settings), None, config.plugins)
+    return _spec("head", config.head.name, config.head.settings, config)
 
 
 def detector_spec(config: Config) -> PluginSpec:
     """How the detector is built; it is built once here, so that wrong settings show before any work starts."""
-    spec = PluginSpec(config.detector.name, _json(config.detector.settings), None, config.plugins)
-    plugins.create("detector", spec.name, config.detector.settings)
-    return spec
+    plugins.create("detector", config.detector.name, config.detector.settings)
+    return _spec("detector", config.detector.name, config.detector.settings, config)
 
 
-def plan_slide(slide: WellSlide, out: Path, config: Config, embed: EmbedSpec, detector: PluginSpec) -> SlideState:
+def _spec(
+    kind: plugins.Kind, name: str, settings: Mapping[str, Any], config: Config, weights: Path | None = None
+) -> PluginSpec:
+    # Workers may have started in another folder: every file is told by its absolute path.
+    base, colon, argument = name.partition(":")
+    spec = PluginSpec(
+        base + colon + str(_absolute(argument)),
+        json.dumps({key: _absolute(value) for key, value in settings.items()}, sort_keys=True),
+        None if weights is None else Path(os.path.abspath(weights)),  # noqa: PTH100  # resolve would follow links
+        tuple(Path(os.path.abspath(file)) for file in config.plugins),  # noqa: PTH100  # as above
+    )
+    return replace(spec, digest=store.fingerprint(plugin_identity(kind, spec)))
+
+
+def _absolute(value: Any) -> Any:
+    is_file = isinstance(value, str) and value and Path(value).is_file()
+    return os.path.abspath(value) if is_file else value  # noqa: PTH100  # resolve would follow links
+
+
+def plan_slide(
+    slide: WellSlide,
+    out: Path,
+    config: Config,
+    embed: EmbedSpec,
+    detector: PluginSpec,
+    known: Mapping[str, Any] | None = None,
+) -> SlideState:
     """Open a slide, and say what its stages depend on. A slide that cannot be opened is a state with a failure.
+
+    Args:
+        known: what the manifest says of it, where its file may be gone.
 
     Raises:
         ResolutionError: its resolution is missing or cannot be right: the user gives it now rather than after a night.
     """
     state = SlideState(slide)
     try:
-        state.meta = read_meta(slide.path, slide.mpp)
-        identity = identify_slide(slide.path)
+        if known and known.get("identity") and not slide.path.exists():
+            state.absent, state.identity, state.meta = True, known["identity"], _known_meta(known)
+        else:
+            state.meta = read_meta(slide.path, slide.mpp)
+            state.identity = identify_slide(slide.path)
     except ResolutionError:
         raise
     except SlideError as error:
-        state.failure = str(error)
+        state.failure = str(error).removeprefix(f"{slide.path}: ")
         return state
     crops = CropSpec(config.crops.margin, config.crops.long_side_px, config.crops.jpeg_quality)
     mpp = (state.meta.mpp_x, state.meta.mpp_y)
-    boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], identity, mpp, plugin_identity("detector", detector))
+    boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], state.identity, mpp, detector.digest)
     cut = store.fingerprint("crops", STAGE_VERSIONS["crops"], boxes, vars(crops))
     embedded = store.fingerprint(
-        "embeddings",
-        STAGE_VERSIONS["embeddings"],
-        cut,
-        plugin_identity("backbone", embed.plugin),
-        embed.views,
-        embed.batch,
+        "embeddings", STAGE_VERSIONS["embeddings"], cut, embed.plugin.digest, embed.views, embed.batch
     )
     state.job = SlideJob(
         slide_id=slide.slide_id,
-        path=slide.path.resolve(),
+        path=Path(os.path.abspath(slide.path)),  # noqa: PTH100  # resolve would follow links, and lose a MIRAX slide's folder
+        identity=state.identity,
         mpp=slide.mpp,
-        folder=store.slide_folder(out.resolve(), slide.slide_id),
+        folder=store.slide_folder(Path(os.path.abspath(out)), slide.slide_id),  # noqa: PTH100  # as above
         detector=detector,
         crops=crops,
         embed=embed,
+        keep_crops=config.crops.keep,
         fingerprints={"boxes": boxes, "crops": cut, "embeddings": embedded},
     )
+    store.drop_other_parts(state.job.folder, state.job.fingerprints)
     return state
 
 
+def _known_meta(known: Mapping[str, Any]) -> SlideMeta:
+    return SlideMeta(
+        path=Path(known["path"]),
+        vendor=known["vendor"],
+        width_px=known["width_px"],
+        height_px=known["height_px"],
+        mpp_x=known["mpp_x"],
+        mpp_y=known["mpp_y"],
+        objective_power=known["objective_power"],
+        bounds=Box(*known["bounds"]),
+        background=(255, 255, 255),
+        levels=(),
+    )
+
+
 def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
-    """What decides a plugin's results: its code's version, its settings, and the bytes of its files."""
+    """What decides a plugin's results: its code's version, its settings, and the bytes of its files, wherever these lie."""
     info = plugins.find(kind, spec.name)
     cls = plugins.get_class(kind, spec.name)
-    argument = Path(spec.name.partition(":")[2] or "/")
-    named = [Path(value) for value in json.loads(spec.settings).values() if isinstance(value, str) and value]
-    files = [path for path in (spec.weights, argument, *named) if path is not None and path.is_file()]
+    base, _, argument = spec.name.partition(":")
+    settings = json.loads(spec.settings)
+    files = {"weights": spec.weights, "argument": Path(argument or "/")}
+    files |= {f"setting {key}": Path(value) for key, value in settings.items() if isinstance(value, str) and value}
+    digests = {key: store.file_sha256(path) for key, path in files.items() if path is not None and path.is_file()}
     return {
-        "name": spec.name,
+        "name": base if "argument" in digests else spec.name,
         # A plugin may count its own versions, so that a release that changes nothing in it redoes nothing. The module of a
         # plugin file is named after the file's bytes.
         "version": getattr(cls, "version", None) or info.version or info.value,
-        "settings": json.loads(spec.settings),
-        "files": [store.file_sha256(path) for path in files],
+        "settings": {key: value for key, value in settings.items() if f"setting {key}" not in digests},
+        "files": digests,
     }
 
 
-def tables_fingerprint(states: list[SlideState], config: Config, head: PluginSpec, reference: str, labels: str) -> str:
+def tables_fingerprint(
+    states: Sequence[SlideState], config: Config, head: PluginSpec, reference: str, labels: str
+) -> str:
     """What the tables depend on: every slide's embeddings, spike and failures, the head, the references, a reviewer's labels."""
     slides = [
         (
             state.slide.slide_id,
-            str(state.slide.sample),
+            state.slide.sample.sample_id,
+            state.slide.sample.well,
             str(state.slide.spike),
             state.failure,
             state.lost,
@@ -150,13 +249,9 @@ def tables_fingerprint(states: list[SlideState], config: Config, head: PluginSpe
         "tables",
         STAGE_VERSIONS["tables"],
         slides,
-        plugin_identity("head", head),
+        head.digest,
         config.head.alpha,
         reference,
         config.counting.model_dump(),
         labels,
     )
-
-
-def _json(settings: dict[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)

@@ -1,30 +1,85 @@
-"""Progress on a terminal: a bar a stage with rate and time left; silent where the output is not a terminal."""
+"""How far a run is: work planned and done by stage, rates and time left, told to a terminal, to a log and to the status file."""
 
 import contextlib
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from tqdm import tqdm
 
 from slidepipe import tasks
 from slidepipe.engine import Task
+from slidepipe.status import StatusFile
+
+logger = logging.getLogger("slidepipe.run")
+
+#: The stages that take time, and what each counts.
+UNITS = {"detect": "block", "crop": "object", "embed": "object"}
+_STAGE_OF = {tasks.detect: "detect", tasks.crop_part: "crop", tasks.embed_part: "embed"}
+
+
+@dataclass
+class StageWork:
+    """Units of one stage: known of, done, and the seconds that workers spent on the done ones."""
+
+    planned: int = 0
+    done: int = 0
+    worker_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run starts from: slides of the well, how many of them are finished already, and the detection ahead."""
+
+    slides: int
+    finished: int
+    blocks: int
+    megapixels: float
+    threads: int
+    dashboard: str | None = None
 
 
 class Progress:
-    """Bars for slides, blocks, cut objects and embedded objects."""
+    """Counts the work of a run and tells of it.
 
-    def __init__(self, shown: bool | None = None) -> None:
-        self._shown = sys.stderr.isatty() if shown is None else shown
+    Args:
+        bars: show bars on stderr; None does so on a terminal.
+        status: a file that ``slidepipe status`` reads from elsewhere.
+    """
+
+    def __init__(self, bars: bool | None = False, status: StatusFile | None = None) -> None:
+        self._shown = sys.stderr.isatty() if bars is None else bars
         self._bars: dict[str, tqdm[Any]] = {}
+        self._status = status
+        self._begin(RunPlan(0, 0, 0, 0.0, 1))
+
+    def _begin(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._started = monotonic()
+        self._stages = {stage: StageWork() for stage in UNITS}
+        self._stages["detect"].planned = plan.blocks
+        self._found = self._ended = 0
+        self._failed: list[str] = []
 
     @contextlib.contextmanager
-    def of(self, slides: int) -> Iterator[None]:
-        """Show the bars while ``slides`` slides are worked on."""
-        units = {"slides": "slide", "detect": "block", "crop": "object", "embed": "object"}
+    def of(self, plan: RunPlan) -> Iterator[None]:
+        """Tell of the run while it is under way."""
+        self._begin(plan)
+        todo = plan.slides - plan.finished
+        told: dict[str, Any] = {"slides": plan.slides, "finished": plan.finished, "megapixels": round(plan.megapixels)}
+        if plan.dashboard:
+            told["dashboard"] = plan.dashboard
+        where = f"; Dask dashboard: {plan.dashboard}" if plan.dashboard else ""
+        logger.info(
+            "%d of %d slides to do, %.1f gigapixels%s", todo, plan.slides, plan.megapixels / 1000, where,
+            extra={"event": "started", "facts": told},
+        )  # fmt: skip
         self._bars = {
             name: tqdm(
-                total=slides if name == "slides" else None,
+                total=total,
                 desc=f"{name:7}",
                 unit=f" {unit}",
                 position=position,
@@ -32,31 +87,124 @@ class Progress:
                 disable=not self._shown,
                 leave=False,
             )
-            for position, (name, unit) in enumerate(units.items())
+            for position, (name, unit, total) in enumerate(
+                [("slides", "slide", todo), *((stage, unit, None) for stage, unit in UNITS.items())]
+            )
         }
+        self._bars["detect"].total = plan.blocks
+        self._tell(now=True)
         try:
             yield
         finally:
             for bar in reversed(self._bars.values()):
                 bar.close()
             self._bars = {}
+            if self._status is not None:
+                self._status.remove()
 
     def planned(self, stage: str, count: int) -> None:
-        """``count`` more units of a stage are known of, so that its bar can tell the time left."""
-        bar = self._bars.get(stage)
-        if bar is not None:
-            bar.total = (bar.total or 0) + count
-            bar.refresh()
-
-    def task_done(self, task: Task, result: Any) -> None:
-        """Count a finished task: a block, or the objects of a part."""
-        stage = {tasks.detect: "detect", tasks.crop_part: "crop", tasks.embed_part: "embed"}.get(task.call)
+        """``count`` more units of a stage are known of."""
+        self._stages[stage].planned += count
         if stage in self._bars:
-            self._bars[stage].update(1 if stage == "detect" else int(result))
+            self._bars[stage].total = self._stages[stage].planned
+            self._bars[stage].refresh()
 
-    def slide_done(self, slide_id: str, failure: str | None) -> None:
-        """Count a slide, and say at once if it failed."""
+    def task_done(self, task: Task, result: Any, seconds: float) -> None:
+        """Count a finished task: a block, or the objects of a part."""
+        stage = _STAGE_OF.get(task.call)
+        if stage is None:
+            return
+        units = 1 if stage == "detect" else int(result)
+        if stage == "detect":
+            self._found += len(result.table)
+        work = self._stages[stage]
+        work.done += units
+        work.worker_s += seconds
+        if stage in self._bars:
+            self._bars[stage].update(units)
+        self._tell()
+
+    def slide_done(self, slide_id: str, failure: str | None, facts: Mapping[str, Any]) -> None:
+        """Count a slide and say how it ended: a line each. ``facts``: objects, area_mm2, lost_mm2, seconds."""
+        self._ended += 1
+        place = f"[{self._plan.finished + self._ended}/{self._plan.slides}] {slide_id}"
+        if failure:
+            self._failed.append(slide_id)
+            status, line = "failed", f"{place}: failed: {failure}"
+        else:
+            lost = float(facts.get("lost_mm2") or 0)
+            status = "partial" if lost or facts.get("lost_crops") else "ok"
+            line = f"{place}: {facts.get('objects', 0)} objects on {float(facts.get('area_mm2') or 0):.1f} mm2"
+            line += f", {lost:.2f} mm2 lost" if lost else ""
+            line += f", {facts['lost_crops']} objects unreadable" if facts.get("lost_crops") else ""
+            line += f" ({float(facts.get('seconds') or 0):.0f} s)"
+        told = {"slide_id": slide_id, "status": status, **facts, **({"reason": failure} if failure else {})}
+        logger.info("%s", line, extra={"event": "slide", "facts": told})
         if "slides" in self._bars:
             self._bars["slides"].update(1)
-        if failure and self._shown:
-            tqdm.write(f"{slide_id}: {failure}", file=sys.stderr)
+        self._tell(now=True)
+
+    def retrying(self, count: int) -> None:
+        """``count`` slides that failed are tried once more."""
+        self._ended -= count
+        self._failed.clear()
+        logger.info(
+            "%d failed, tried once more", count, extra={"event": "retry", "facts": {"slides": count}}
+        )  # fmt: skip
+        if "slides" in self._bars:
+            self._bars["slides"].update(-count)
+
+    def seconds_left(self) -> float | None:
+        """The time that the rest of the run will take, from what each stage has cost a unit so far; None while unknown.
+
+        Objects of blocks still to come are expected to lie as densely as those found so far.
+        """
+        detect = self._stages["detect"]
+        if detect.planned and not detect.done:
+            return None
+        left = 0.0
+        for stage, work in self._stages.items():
+            expected = work.planned
+            if stage != "detect" and detect.done:
+                expected = max(expected, round(self._found * detect.planned / detect.done))
+            if expected > work.done:
+                if not work.done:
+                    return None
+                left += (expected - work.done) * work.worker_s / work.done
+        return left / max(1, self._plan.threads)
+
+    def _tell(self, now: bool = False) -> None:
+        if self._status is None and not self._shown:
+            return
+        left = self.seconds_left()
+        if self._shown and "slides" in self._bars and left is not None:
+            self._bars["slides"].set_postfix_str(f"about {tell_seconds(left)} left", refresh=False)
+        if self._status is None:
+            return
+        elapsed = max(monotonic() - self._started, 1e-3)
+        self._status.write(
+            {
+                "slides": self._plan.slides,
+                "finished": self._plan.finished + self._ended - len(self._failed),
+                "failed": self._failed,
+                "elapsed_s": round(elapsed, 1),
+                "left_s": None if left is None else round(left, 1),
+                "dashboard": self._plan.dashboard,
+                "megapixels_per_s": round(
+                    self._plan.megapixels / max(1, self._plan.blocks) * self._stages["detect"].done / elapsed, 2
+                ),
+                "stages": {
+                    stage: {"unit": UNITS[stage], "planned": work.planned, "done": work.done}
+                    for stage, work in self._stages.items()
+                },
+            },
+            now=now,
+        )
+
+
+def tell_seconds(seconds: float) -> str:
+    """A time in the two units that matter: ``3 h 20 min``, ``4 min 10 s``, ``12 s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -9,10 +9,14 @@ import pandas as pd
 import zarr
 
 from slidepipe import store
-from slidepipe.crops import decode_crop
-from slidepipe.errors import ResultsError
-from slidepipe.interfaces import Float32Array, UInt8Array
+from slidepipe.crops import CropSpec, cut_crop, decode_crop, encode_crop
+from slidepipe.errors import ResultsError, SlideError
+from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.manifest import MANIFEST, read_manifest
+from slidepipe.slide import borrow_slide
+
+#: Columns of the CSV files that hold names, whatever these look like.
+_NAMES = ("slide_id", "sample_id", "well", "sample_type", "genus", "object_id", "region", "reason")
 
 
 class Results:
@@ -96,11 +100,26 @@ class Results:
         Raises:
             ResultsError: no such object, or its pixels could not be read from the slide.
         """
-        slide_id, row = self._locate(object_id)
-        data = self.crop_reader(slide_id).jpeg(row)
+        data = self.jpeg(object_id)
         if not data:
             raise ResultsError(f"{object_id}: has no crop, its pixels could not be read from the slide")
         return decode_crop(data)
+
+    def jpeg(self, object_id: str) -> bytes:
+        """The crop of one object as JPEG; cut from the slide where crops were not kept, empty where that cannot be read."""
+        slide_id, row = self._locate(object_id)
+        stored = self.crop_reader(slide_id).jpeg(row)
+        folder = store.slide_folder(self.path, slide_id)
+        if stored or store.stage_attributes(folder, "crops").get("kept", True):
+            return stored
+        entry = self._slides[slide_id]
+        settings = self.manifest["settings"]["crops"]
+        spec = CropSpec(settings["margin"], settings["long_side_px"], settings["jpeg_quality"])
+        try:
+            slide = borrow_slide(Path(entry["path"]), (entry["mpp_x"] + entry["mpp_y"]) / 2, entry["identity"])
+            return encode_crop(cut_crop(slide, self._boxes(slide_id)[row], spec), spec)
+        except SlideError:
+            return b""
 
     def embedding(self, object_id: str) -> Float32Array:
         """The embedding of one object: float32 (D,)."""
@@ -123,20 +142,46 @@ class Results:
             self._readers[slide_id] = store.CropReader(store.slide_folder(self.path, slide_id))
         return self._readers[slide_id]
 
+    @functools.cached_property
+    def _slides(self) -> dict[str, dict[str, Any]]:
+        return {entry["slide_id"]: entry for entry in self.manifest["slides"]}
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  # as long-lived as the results themselves
+    def _boxes(self, slide_id: str) -> IntArray:
+        group = store.read_stage(store.slide_folder(self.path, slide_id), "boxes")
+        return store.read_array(group, "boxes").reshape(-1, 4).astype(np.int64)
+
     def _check_slide(self, slide_id: str) -> None:
-        if all(entry["slide_id"] != slide_id for entry in self.manifest["slides"]):
+        if slide_id not in self._slides:
             raise ResultsError(f"{slide_id}: no such slide in {self.path}. Slides are named as in counts_slides.csv")
+        folder = store.slide_folder(self.path, slide_id)
+        # A run with other settings that was cut short may have changed the store and not yet the tables.
+        for stage, wanted in self._slides[slide_id].get("fingerprints", {}).items():
+            if not store.is_done(folder, stage, wanted):
+                raise ResultsError(
+                    f"{self.path}: the {stage} of {slide_id} are not those that the tables were made from: a run was cut short. "
+                    "Give the same run command again"
+                )
 
     def _csv(self, name: str) -> pd.DataFrame:
         try:
-            return pd.read_csv(self.path / name)
+            # A well may be called NA, a slide 0012: names are text, and only an empty cell is none.
+            return pd.read_csv(
+                self.path / name,
+                dtype=dict.fromkeys(_NAMES, str),
+                keep_default_na=False,
+                na_values=[""],
+            )
         except OSError as error:
             raise ResultsError(f"{self.path / name}: cannot be read ({error}). Run the same command again") from error
 
     def _locate(self, object_id: str) -> tuple[str, int]:
         slide_id, _, row = object_id.rpartition(":")
-        slides = {entry["slide_id"]: entry for entry in self.manifest["slides"]}
-        if slide_id not in slides or not row.isdigit() or int(row) >= (slides[slide_id].get("objects") or 0):
+        if (
+            slide_id not in self._slides
+            or not row.isdigit()
+            or int(row) >= (self._slides[slide_id].get("objects") or 0)
+        ):
             raise ResultsError(
                 f"{object_id}: no such object in {self.path}. Objects are named SLIDE_ID:NUMBER, as in objects.parquet"
             )

@@ -27,11 +27,11 @@ DEBRIS, LEAST_DEBRIS = "_debris", 10
 
 @dataclass(frozen=True)
 class ReviewedObject:
-    """A drawn and labelled object: where it is stored, on which slide it lies, and what it is."""
+    """A drawn and labelled object: where it is stored, on which slide it lies (``slide``: its bytes' identity), what it is."""
 
     results: Path
     slide_id: str
-    slide_path: str
+    slide: str
     row: int
     box: tuple[int, int, int, int]
     genus: str
@@ -67,15 +67,15 @@ def find_reviewed(
                 f"{results}: was embedded with another backbone ({other.get('name')}, or other settings or weights). "
                 "Run it again with this one, or take it out of reference_results"
             )
-        paths = {entry["slide_id"]: str(entry["path"]) for entry in manifest["slides"]}
+        identities = {entry["slide_id"]: str(entry.get("identity", "")) for entry in manifest["slides"]}
         for cells in review.to_dict("records"):
             label = labels.get(cells["object_id"])
             genus = DEBRIS if label == "" else named.get((label or "").lower())
-            if genus is None or cells["slide_id"] not in paths:
+            if genus is None or not identities.get(cells["slide_id"]):
                 continue
             box = tuple(int(cells[edge]) for edge in ("x0", "y0", "x1", "y1"))
             row = int(str(cells["object_id"]).rpartition(":")[2])
-            place = (results, cells["slide_id"], paths[cells["slide_id"]], row, (box[0], box[1], box[2], box[3]))
+            place = (results, cells["slide_id"], identities[cells["slide_id"]], row, (box[0], box[1], box[2], box[3]))
             found.append(ReviewedObject(*place, genus, str(results / str(cells["crop"]))))
     if DEBRIS not in names and Counter(item.genus for item in found)[DEBRIS] < LEAST_DEBRIS:
         found = [item for item in found if item.genus != DEBRIS]
@@ -88,19 +88,18 @@ class JoinedReference:
 
     Attributes:
         all: the whole set.
-        slides: for each of its rows the file of the slide that it lies on; empty for those of the reference folder.
+        slides: for each of its rows the identity of the slide that it lies on; empty for those of the reference folder.
     """
 
     all: ReferenceSet
     slides: tuple[str, ...]
 
-    def without(self, slide_path: Path) -> ReferenceSet:
-        """The reference set for one slide: all rows but those that lie on it."""
-        path = str(slide_path.resolve())
-        if path not in self.slides:
+    def without(self, slide: str) -> ReferenceSet:
+        """The reference set for the slide of this identity: all rows but those that lie on it, wherever its file was then."""
+        if slide not in self.slides:
             return self.all
         whole = self.all
-        kept: BoolArray = np.array([other != path for other in self.slides])
+        kept: BoolArray = np.array([other != slide for other in self.slides])
         debris = whole.genera == DEBRIS
         added = np.array([other != "" for other in self.slides])
         if (debris & kept).sum() < LEAST_DEBRIS and not (debris & ~added).any():
@@ -139,7 +138,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
     added = np.stack(embeddings)
     digest = hashlib.sha256(reference.fingerprint.encode())
     digest.update(added.tobytes())
-    digest.update(repr([(item.slide_path, item.row, item.genus, item.file) for item in kept]).encode())
+    digest.update(repr([(item.slide, item.row, item.genus, item.file) for item in kept]).encode())
     joined = ReferenceSet(
         np.concatenate([reference.embeddings, added]),
         np.concatenate([reference.genera, np.array([item.genus for item in kept])]),
@@ -147,7 +146,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
         digest.hexdigest(),
         reference.weights_sha256,
     )
-    return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide_path for item in kept)))
+    return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide for item in kept)))
 
 
 class Heads:
@@ -157,9 +156,9 @@ class Heads:
         self._create, self._alpha, self._reference = create, alpha, reference
         self._common = self._fit(reference.all)
 
-    def of(self, slide_path: Path) -> tuple[Head, ReferenceSet]:
-        """The head for the slide in this file, and the set that its neighbours are rows of."""
-        own = self._reference.without(slide_path)
+    def of(self, slide: str) -> tuple[Head, ReferenceSet]:
+        """The head for the slide of this identity, and the set that its neighbours are rows of."""
+        own = self._reference.without(slide)
         return (self._common if own is self._reference.all else self._fit(own)), own
 
     def _fit(self, reference: ReferenceSet) -> Head:

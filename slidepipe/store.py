@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ STAGES: tuple[Stage, ...] = ("boxes", "crops", "embeddings")
 #: JPEG bytes of a chunk (what one look at a crop reads) and of a shard (what one file holds).
 _JPEG_CHUNK, _JPEG_SHARD = 256 * 1024, 64 * 2**20
 _EMBEDDING_ROWS = 1024
+
+_HOLDER = ".lock.json"
 
 
 def fingerprint(*parts: object) -> str:
@@ -125,6 +128,27 @@ def drop_parts(folder: Path, stage: Stage, wanted: str) -> None:
     shutil.rmtree(part_path(folder, stage, wanted, 0).parent, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / ".parts").rmdir()
+
+
+def drop_other_parts(folder: Path, wanted: Mapping[Stage, str]) -> None:
+    """Remove parts made for other settings than those ``wanted`` now."""
+    kept = {part_path(folder, stage, mark, 0).parent.name for stage, mark in wanted.items()}
+    for parts in (folder / ".parts").glob("*"):
+        if parts.name not in kept:
+            shutil.rmtree(parts, ignore_errors=True)
+
+
+def retract(folder: Path, *stages: Stage) -> None:
+    """Take published stages away, and the parts of them, since what they were made from is made anew."""
+    for stage in stages:
+        for parts in (folder / ".parts").glob(f"{stage}-*"):
+            shutil.rmtree(parts, ignore_errors=True)
+        if (folder / stage).exists():
+            # By rename first: a stage half removed would pass for a whole one.
+            old = folder / f".{stage}.{uuid.uuid4().hex[:8]}.old"
+            (folder / stage).rename(old)
+            _flush_folder(folder)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 # -- the arrays of the stages -------------------------------------------------------------------------------------------
@@ -238,27 +262,33 @@ def locked(results: Path) -> Iterator[None]:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{results}: cannot be made ({error.strerror}). Give another --out") from error
-    holder = results / ".lock.json"
+    holder = results / _HOLDER
     lock = filelock.FileLock(results / ".lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        try:
-            who = json.loads(holder.read_text(encoding="utf-8"))
-            said = f"process {who['pid']} on {who['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            said = "another process"
+        who = read_holder(results)
+        said = f"process {who['pid']} on {who['host']}" if who else "another process"
         raise ResultsError(
             f"{results}: held by a run in progress ({said}). Wait for it, or give another --out"
         ) from error
     except OSError as error:
         raise ResultsError(f"{results}: cannot be written ({error.strerror}). Give another --out") from error
     try:
-        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def read_holder(results: Path) -> dict[str, Any]:
+    """``pid``, ``host``, ``since`` (seconds of the epoch) of the run that holds RESULTS, or of one killed; empty without one."""
+    try:
+        who = json.loads((results / _HOLDER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return who if isinstance(who, dict) and {"pid", "host"} <= set(who) else {}
 
 
 def sweep(results: Path) -> None:

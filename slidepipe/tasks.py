@@ -7,22 +7,24 @@ backbones are kept by the worker between tasks.
 import functools
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+import slidepipe
 from slidepipe import plugins, store
-from slidepipe.blocks import Block, Grid
+from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.crops import CropSpec, cut_crops, decode_crop, encode_crop
 from slidepipe.detection import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, resolve_device
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone, Detector, Float32Array
 from slidepipe.reference import read_image
-from slidepipe.slide import borrow_slide
+from slidepipe.relocate import relocate, relocate_path
+from slidepipe.slide import Box, Slide, borrow_slide
 
 #: Objects of a part: one task, one file. Fixed, so that batches (and their rounding) do not depend on who does the work.
 PART_ROWS = 256
@@ -30,12 +32,32 @@ PART_ROWS = 256
 
 @dataclass(frozen=True)
 class PluginSpec:
-    """How to build a plugin in any process. ``settings`` is JSON, so that the description can be hashed."""
+    """How to build a plugin in any process. ``settings`` is JSON, so that the description can be hashed.
+
+    ``digest`` stands for the bytes of all its files: a process that has built the plugin builds it again when they change.
+    """
 
     name: str
     settings: str = "{}"
     weights: Path | None = None
     files: tuple[Path, ...] = ()
+    digest: str = ""
+
+    def relocated(self, paths: Mapping[str, str]) -> Self:
+        """The same plugin where ``paths`` says that folders are elsewhere; absolute paths in name and settings too."""
+
+        def moved(text: Any) -> Any:
+            return str(relocate_path(Path(text), paths)) if isinstance(text, str) and Path(text).is_absolute() else text
+
+        base, colon, argument = self.name.partition(":")
+        settings = {key: moved(value) for key, value in json.loads(self.settings).items()}
+        return replace(
+            self,
+            name=base + colon + moved(argument),
+            settings=json.dumps(settings, sort_keys=True),
+            weights=relocate(self.weights, paths),
+            files=relocate(self.files, paths),
+        )
 
 
 @dataclass(frozen=True)
@@ -50,16 +72,29 @@ class EmbedSpec:
 
 @dataclass(frozen=True)
 class SlideJob:
-    """One slide's work: where it is, where its store is, and what each stage must be fingerprinted as."""
+    """One slide's work: where it is, where its store is, and what each stage must be fingerprinted as.
+
+    ``identity`` stands for the slide's bytes. Without ``keep_crops`` the crops go once they are embedded.
+    """
 
     slide_id: str
     path: Path
+    identity: str
     mpp: float | None
     folder: Path
     detector: PluginSpec
     crops: CropSpec
     embed: EmbedSpec
+    keep_crops: bool = True
     fingerprints: dict[store.Stage, str] = field(default_factory=dict)
+
+    def borrow(self) -> Slide:
+        """The slide's handle of this thread."""
+        return borrow_slide(self.path, self.mpp, self.identity)
+
+    def without_path(self, reason: str) -> str:
+        """A reason without the slide's path, which its row names anyhow and which is another one on another machine."""
+        return reason.removeprefix(f"{self.path}: ")
 
 
 @functools.lru_cache(maxsize=4)
@@ -85,7 +120,31 @@ def get_backbone(spec: PluginSpec, device: str) -> Backbone:
 
 def detect(job: SlideJob, grid: Grid, block: Block) -> BlockResult:
     """Detect in one block."""
-    return detect_block(borrow_slide(job.path, job.mpp), grid, block, get_detector(job.detector))
+    result = detect_block(job.borrow(), grid, block, get_detector(job.detector))
+    return replace(
+        result, lost_regions=tuple((region, job.without_path(reason)) for region, reason in result.lost_regions)
+    )
+
+
+def measure_lost_mm2(job: SlideJob, grid: Grid, regions: Sequence[str]) -> float:
+    """How much of regions that could not be read ("x0,y0,x1,y1", level-0 pixels) cannot be read now either."""
+    lost_px = 0
+    for region in regions:
+        x0, y0, x1, y1 = (int(edge) for edge in region.split(","))
+        window = Box(
+            round((x0 - grid.x0_px) / grid.scale_x),
+            round((y0 - grid.y0_px) / grid.scale_y),
+            round((x1 - grid.x0_px) / grid.scale_x),
+            round((y1 - grid.y0_px) / grid.scale_y),
+        )
+        lost_px += int(read_window(job.borrow(), grid, window).failed.sum())
+    return lost_px * grid.mpp * grid.mpp * 1e-6
+
+
+def count_lost_crops(job: SlideJob, rows: Sequence[int]) -> int:
+    """How many objects whose pixels could not be read cannot be read now either."""
+    boxes = store.read_array(store.read_stage(job.folder, "boxes"), "boxes")[list(rows)]
+    return sum(isinstance(crop, RegionError) for _, crop in cut_crops(job.borrow(), boxes, job.crops))
 
 
 def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float) -> None:
@@ -106,6 +165,7 @@ def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float)
         "lost": [list(region) for result in results for region in result.lost_regions],
         "seconds": round(seconds, 3),
     }
+    store.retract(job.folder, "crops", "embeddings")  # they are of the boxes before
     store.publish(job.folder, "boxes", job.fingerprints["boxes"], attributes, write)
 
 
@@ -114,17 +174,17 @@ def count_parts(objects: int) -> int:
     return -(-objects // PART_ROWS)
 
 
-def crop_part(job: SlideJob, part: int) -> int:
-    """Cut, encode and keep the crops of one part; returns how many objects it holds."""
+def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
+    """Cut, encode and keep the crops of one part; returns how many objects it holds. ``again``: even where that was done."""
     path = store.part_path(job.folder, "crops", job.fingerprints["crops"], part)
     boxes = store.read_array(store.read_stage(job.folder, "boxes"), "boxes")[part * PART_ROWS : (part + 1) * PART_ROWS]
-    if path.exists():
+    if path.exists() and not again:
         return len(boxes)
     jpegs = [b""] * len(boxes)
     reasons: dict[int, str] = {}
-    for row, crop in cut_crops(borrow_slide(job.path, job.mpp), boxes, job.crops):
+    for row, crop in cut_crops(job.borrow(), boxes, job.crops):
         if isinstance(crop, RegionError):
-            reasons[row] = str(crop)
+            reasons[row] = job.without_path(str(crop))
         else:
             jpegs[row] = encode_crop(crop, job.crops)
     store.save_part(
@@ -134,6 +194,12 @@ def crop_part(job: SlideJob, part: int) -> int:
         lost=np.array(json.dumps({part * PART_ROWS + row: reason for row, reason in sorted(reasons.items())})),
     )
     return len(boxes)
+
+
+def find_lost_parts(job: SlideJob, parts: int) -> list[int]:
+    """The crop parts in which an object could not be read."""
+    paths = [store.part_path(job.folder, "crops", job.fingerprints["crops"], part) for part in range(parts)]
+    return [part for part, path in enumerate(paths) if json.loads(str(store.load_part(path)["lost"]))]
 
 
 def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
@@ -148,7 +214,8 @@ def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
         lost |= json.loads(str(stored["lost"]))
     ends = np.cumsum(np.concatenate(lengths)).astype(np.int64)
     total = int(ends[-1]) if len(ends) else 0
-    attributes = {"objects": len(ends), "lost": lost, "seconds": round(seconds, 3)}
+    attributes = {"objects": len(ends), "lost": lost, "kept": True, "seconds": round(seconds, 3)}
+    store.retract(job.folder, "embeddings")  # they are of the crops before
     store.publish(
         job.folder,
         "crops",
@@ -157,6 +224,19 @@ def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
         lambda group: store.write_jpegs(group, (store.load_part(path)["jpeg"] for path in paths), total, ends),
     )
     store.drop_parts(job.folder, "crops", wanted)
+
+
+def strip_crops(job: SlideJob) -> None:
+    """Publish the crops of a slide without their pixels: what is left are the boxes, and which objects could not be read."""
+    attributes = {**store.stage_attributes(job.folder, "crops"), "kept": False}
+    ends = np.zeros(int(attributes["objects"]), np.int64)
+    store.publish(
+        job.folder,
+        "crops",
+        job.fingerprints["crops"],
+        attributes,
+        lambda group: store.write_jpegs(group, iter(()), 0, ends),
+    )
 
 
 def embed_part(job: SlideJob, part: int) -> int:
@@ -197,6 +277,11 @@ def embed_reference_part(spec: EmbedSpec, root: Path, files: Sequence[str]) -> t
     images = [read_image(root / file) for file in files]
     embeddings = embed_crops(backbone, images, files, spec.views, spec.batch)
     return embeddings, getattr(backbone, "weights_sha256", None)
+
+
+def look_around(folders: Sequence[Path]) -> tuple[str, list[str]]:
+    """What a worker on another machine is asked before it is given work: its slidepipe, and which paths it does not see."""
+    return slidepipe.__version__, [str(path) for path in folders if not path.exists()]
 
 
 def object_id(slide_id: str, row: int) -> str:

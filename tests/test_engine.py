@@ -52,7 +52,7 @@ def test_many_works_run_side_by_side_and_get_their_own_results(engine: Engine) -
 
     done: list[int] = []
     works = [(f"w{count}", work(f"w{count}", count)) for count in range(9)]
-    ended = dict(engine.drive(works, lambda task, result: done.append(result)))
+    ended = dict(engine.drive(works, lambda task, result, seconds: done.append(result)))
     assert ended == {f"w{count}": None for count in range(9)}
     assert got == {f"w{count}": [number**4 for number in range(count)] for count in range(9)}
     assert len(done) == 2 * sum(range(9))

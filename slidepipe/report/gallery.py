@@ -117,8 +117,7 @@ class Frame:
 
     def _figure(self, record: Mapping[Any, Any]) -> str:
         object_id, slide_id = str(record["object_id"]), str(record["slide_id"])
-        row = int(object_id.rpartition(":")[2])
-        jpeg = self._results.crop_reader(slide_id).jpeg(row)
+        jpeg = self._results.jpeg(object_id)
         if jpeg:
             image = f'<img src="{picture(thumbnail(jpeg))}" alt="{escape(object_id)}" loading="lazy">'
         else:

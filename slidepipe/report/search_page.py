@@ -31,7 +31,7 @@ def _page(hits: pd.DataFrame, query: str, opened: dict[str, Results]) -> str:
     figures = []
     for record in hits.to_dict("records"):
         object_id, results = str(record["object_id"]), opened[str(record["results"])]
-        jpeg = results.crop_reader(str(record["slide_id"])).jpeg(int(object_id.rpartition(":")[2]))
+        jpeg = results.jpeg(object_id)
         image = f'<img src="{picture(thumbnail(jpeg))}" alt="{escape(object_id)}">' if jpeg else "<p>no picture</p>"
         name = (
             record["genus"] if record["state"] == "accepted" else f"{record['state']} (nearest {record['candidate']})"

@@ -1,0 +1,166 @@
+"""Where the work is done: a Dask cluster started here, one that is joined, or one that a queueing system lends."""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+
+from slidepipe.errors import SettingsError
+
+#: The resources by which Dask sends tasks that want a card to the processes that hold one, and the others past them.
+GPU, CPU = "GPU", "CPU"
+
+#: How long a queueing system may take to start the first worker.
+_QUEUE_WAIT_S = 24 * 3600
+
+
+@contextlib.contextmanager
+def connect(
+    scheduler: str,
+    workers: int | None,
+    cards: Sequence[int] = (),
+    dashboard: bool = False,
+    jobqueue: Mapping[str, Any] | None = None,
+) -> Iterator[distributed.Client]:
+    """A client of the cluster that ``scheduler`` names, and that cluster while it is used.
+
+    Args:
+        scheduler: ``local`` (processes), ``threads``, ``slurm``, ``tcp://HOST:PORT`` or a scheduler file.
+        workers: processes or threads started; one a core if None. One joined has the workers it has.
+        cards: GPUs of this machine, by number, that get a process each (``local`` only).
+        dashboard: whether a cluster started here shows Dask's dashboard.
+        jobqueue: settings of a job, as dask-jobqueue's ``SLURMCluster`` takes them (``slurm`` only).
+
+    Raises:
+        SettingsError: it cannot be reached or started.
+    """
+    dask.config.set(
+        {
+            "distributed.comm.timeouts.connect": "10s",
+            # A task that was on a worker that died goes to another; after the third death it is looked at alone (see Engine).
+            "distributed.scheduler.allowed-failures": 2,
+        }
+    )
+    # What fails in a task is told by the run itself, with the slide it happened to; Dask's own tracebacks would hide that.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler in ("local", "threads"):
+        count = workers or dask.system.CPU_COUNT
+        cluster = _local(count, cards, dashboard) if scheduler == "local" else _threads(count, dashboard)
+    elif scheduler == "slurm":
+        cluster = _slurm(workers or 1, jobqueue or {})
+    else:
+        with _join(scheduler) as client:
+            yield client
+        return
+    with cluster, distributed.Client(cluster) as client:
+        if scheduler == "slurm":
+            client.wait_for_workers(1, timeout=_QUEUE_WAIT_S)
+        yield client
+
+
+def _local(count: int, cards: Sequence[int], dashboard: bool) -> distributed.SpecCluster:
+    options = {
+        "host": "127.0.0.1",
+        "nthreads": 1,
+        "dashboard": False,
+        "memory_limit": 0,  # the run bounds its own memory; Dask would pause workers by guess
+        "silence_logs": logging.CRITICAL,
+    }
+    specs: dict[str, Any] = {
+        f"cpu-{number}": {"cls": distributed.Nanny, "options": {**options, "resources": {CPU: 1} if cards else {}}}
+        for number in range(count)
+    }
+    for card in cards:  # a process a card: a second context would only take memory from the first
+        seen = {"CUDA_VISIBLE_DEVICES": _visible_card(card)}
+        specs[f"gpu-{card}"] = {
+            "cls": distributed.Nanny,
+            "options": {**options, "resources": {GPU: 1}, "env": seen},
+        }
+    with _quiet_start():
+        return distributed.SpecCluster(
+            scheduler={"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, **_shown(dashboard)}},
+            workers=specs,
+            silence_logs=logging.CRITICAL,
+        )
+
+
+def _threads(count: int, dashboard: bool) -> distributed.LocalCluster:
+    with _quiet_start():
+        return distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=count,
+            processes=False,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+            dashboard_address=_shown(dashboard)["dashboard_address"],
+        )
+
+
+def _shown(dashboard: bool) -> dict[str, Any]:
+    return {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0" if dashboard else None}
+
+
+def _slurm(workers: int, jobqueue: Mapping[str, Any]) -> Any:
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+    except ImportError as error:
+        raise SettingsError(
+            "scheduler slurm: needs the package dask-jobqueue. Install it with: pip install 'slidepipe[slurm]'"
+        ) from error
+    if shutil.which("sbatch") is None:
+        raise SettingsError("scheduler slurm: there is no 'sbatch' here. Start the run where jobs can be submitted")
+    try:
+        cluster: Any = SLURMCluster(**jobqueue)
+        cluster.scale(jobs=workers)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"setting 'run.jobqueue' does not suit dask-jobqueue's SLURMCluster: {error}") from error
+    return cluster
+
+
+def _join(scheduler: str) -> distributed.Client:
+    address = {"scheduler_file": scheduler} if Path(scheduler).suffix == ".json" else {"address": scheduler}
+    if "scheduler_file" in address and not Path(scheduler).exists():
+        raise SettingsError(
+            f"scheduler {scheduler}: no such file. Start one with: dask scheduler --scheduler-file {scheduler}"
+        )
+    try:
+        return distributed.Client(**address, timeout="10s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise SettingsError(
+            f"scheduler {scheduler}: cannot be reached ({error}). Is 'dask scheduler' running there?"
+        ) from error
+
+
+def _visible_card(card: int) -> str:
+    # Where a queueing system has lent some cards, they are counted among these.
+    lent = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return lent[card] if card < len(lent) else str(card)
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    with warnings.catch_warnings(), _interrupts_ignored():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        yield
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: the run alone hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

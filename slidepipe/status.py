@@ -1,0 +1,119 @@
+"""``slidepipe status``: how a run fares, seen from another terminal, and how an ended one ended."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slidepipe import store
+from slidepipe.errors import ResultsError
+from slidepipe.manifest import MANIFEST, read_manifest
+
+_FILE = ".status.json"
+#: The file is written at most this often, and a run on another machine that has not written for long is taken for dead.
+_EVERY_S, _SILENT_S = 1.0, 120.0
+
+
+class StatusFile:
+    """The status of a run under way, in its RESULTS folder. It goes when the run ends; a killed run leaves it behind."""
+
+    def __init__(self, results: Path) -> None:
+        self._path = results / _FILE
+        self._written = 0.0
+
+    def write(self, status: Mapping[str, Any], now: bool = False) -> None:
+        """Write the status, if it is time or ``now``. A disk that takes no more is the run's own to notice."""
+        if not now and time.monotonic() - self._written < _EVERY_S:
+            return
+        self._written = time.monotonic()
+        with contextlib.suppress(OSError):
+            store.write_text(self._path, json.dumps({"updated": time.time(), **status}))
+
+    def remove(self) -> None:
+        """The run has ended."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def read_status(results: Path) -> dict[str, Any]:
+    """How the run of a RESULTS folder fares.
+
+    Returns:
+        ``state``: ``running``, ``preparing`` (no slide is under work yet, or the tables are being written), ``cut short`` or
+        ``finished``; while it runs what :class:`~slidepipe.progress.Progress` tells; afterwards ``slides``, ``failed`` and
+        ``partial``, ids of slides.
+
+    Raises:
+        ResultsError: no run has been here.
+    """
+    if not results.is_dir():
+        raise ResultsError(f"{results}: no such folder. Give the folder that a run was given with --out")
+    holder, status, manifest = store.read_holder(results), _read(results / _FILE), read_manifest(results)
+    if not (holder or status or manifest or (results / "slides").is_dir()):
+        raise ResultsError(f"{results}: no run has been here. Give the folder that a run was given with --out")
+    if holder and _is_alive(holder, status):
+        return {**status, **holder, "state": "running" if status else "preparing"}
+    if holder or status or not manifest or manifest.get("tables") is None:
+        return {**status, "state": "cut short"}
+    entries = manifest["slides"]
+    return {
+        "state": "finished",
+        "written": manifest["written"],
+        "slides": len(entries),
+        "objects": manifest["objects"],
+        "accepted": manifest["accepted"],
+        **{word: [entry["slide_id"] for entry in entries if entry["status"] == word] for word in ("failed", "partial")},
+    }
+
+
+def tell_status(results: Path, status: Mapping[str, Any]) -> str:
+    """The lines that ``slidepipe status`` prints."""
+    from slidepipe.progress import tell_seconds
+
+    state = status["state"]
+    if state == "finished":
+        lines = [
+            f"finished {status['written']}: {status['slides'] - len(status['failed'])} of {status['slides']} slides analysed, "
+            f"{status['objects']} objects, {status['accepted']} of a known genus"
+        ]
+        lines += [f"{word}: {', '.join(status[word])}" for word in ("failed", "partial") if status[word]]
+        if len(lines) > 1:
+            lines.append(f"reasons in {results / 'failures.csv'}; mend them and give the same run command again")
+        return "\n".join(lines)
+    if state == "cut short":
+        done = f" with {status['finished']} of {status['slides']} slides finished" if "slides" in status else ""
+        return f"cut short{done}: give the same run command again to go on (settings in {MANIFEST} once it has ended)"
+    who = f"process {status['pid']} on {status['host']}"
+    if state == "preparing":
+        return f"running ({who}): planning, or writing tables and report"
+    left = "time left not known yet" if status["left_s"] is None else f"about {tell_seconds(status['left_s'])} left"
+    lines = [
+        f"running ({who}): {status['finished']} of {status['slides']} slides finished, {len(status['failed'])} failed; "
+        f"{tell_seconds(status['elapsed_s'])} so far, {left}"
+    ]
+    for stage, work in status["stages"].items():
+        rate = work["done"] / max(status["elapsed_s"], 1e-3)
+        lines.append(f"{stage:7}{work['done']} of {work['planned']} {work['unit']}s known, {rate:.1f} a second")
+    lines.append(f"{status['megapixels_per_s']:.1f} megapixels a second")
+    if status.get("dashboard"):
+        lines.append(f"Dask dashboard: {status['dashboard']}")
+    return "\n".join(lines)
+
+
+def _is_alive(holder: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    if holder.get("host") != socket.gethostname():
+        return time.time() - float(status.get("updated", holder.get("since", 0))) < _SILENT_S
+    return bool(psutil.pid_exists(int(holder["pid"])))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
