@@ -54,7 +54,8 @@ def connect(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler in ("local", "threads"):
         count = workers or dask.system.CPU_COUNT
-        cluster = _local(count, cards, dashboard) if scheduler == "local" else _threads(count, dashboard)
+        threads = {"threads": _worker(distributed.Worker, count)}
+        cluster = _start(_processes(count, cards) if scheduler == "local" else threads, dashboard)
     elif scheduler == "slurm":
         cluster = _slurm(workers or 1, jobqueue or {})
     else:
@@ -67,46 +68,34 @@ def connect(
         yield client
 
 
-def _local(count: int, cards: Sequence[int], dashboard: bool) -> distributed.SpecCluster:
-    options = {
+def _start(specs: Mapping[str, Any], dashboard: bool) -> distributed.SpecCluster:
+    # The scheduler serves a page of its health in any case. All of it is for this machine alone.
+    page = {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, **page}}
+    with warnings.catch_warnings(), _interrupts_ignored():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        return distributed.SpecCluster(scheduler=scheduler, workers=specs, silence_logs=logging.CRITICAL)
+
+
+def _worker(kind: type, threads: int, **options: Any) -> dict[str, Any]:
+    own = {
         "host": "127.0.0.1",
-        "nthreads": 1,
+        "nthreads": threads,
         "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
         "memory_limit": 0,  # the run bounds its own memory; Dask would pause workers by guess
         "silence_logs": logging.CRITICAL,
     }
-    specs: dict[str, Any] = {
-        f"cpu-{number}": {"cls": distributed.Nanny, "options": {**options, "resources": {CPU: 1} if cards else {}}}
-        for number in range(count)
-    }
-    for card in cards:  # a process a card: a second context would only take memory from the first
+    return {"cls": kind, "options": {**own, **options}}
+
+
+def _processes(count: int, cards: Sequence[int]) -> dict[str, Any]:
+    own = {"resources": {CPU: 1}} if cards else {}
+    specs = {f"cpu-{number}": _worker(distributed.Nanny, 1, **own) for number in range(count)}
+    for card in cards:  # a process a card: a second one's context would only take memory from the first
         seen = {"CUDA_VISIBLE_DEVICES": _visible_card(card)}
-        specs[f"gpu-{card}"] = {
-            "cls": distributed.Nanny,
-            "options": {**options, "resources": {GPU: 1}, "env": seen},
-        }
-    with _quiet_start():
-        return distributed.SpecCluster(
-            scheduler={"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, **_shown(dashboard)}},
-            workers=specs,
-            silence_logs=logging.CRITICAL,
-        )
-
-
-def _threads(count: int, dashboard: bool) -> distributed.LocalCluster:
-    with _quiet_start():
-        return distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=count,
-            processes=False,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-            dashboard_address=_shown(dashboard)["dashboard_address"],
-        )
-
-
-def _shown(dashboard: bool) -> dict[str, Any]:
-    return {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0" if dashboard else None}
+        specs[f"gpu-{card}"] = _worker(distributed.Nanny, 1, resources={GPU: 1}, env=seen)
+    return specs
 
 
 def _slurm(workers: int, jobqueue: Mapping[str, Any]) -> Any:
@@ -144,13 +133,6 @@ def _visible_card(card: int) -> str:
     # Where a queueing system has lent some cards, they are counted among these.
     lent = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return lent[card] if card < len(lent) else str(card)
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    with warnings.catch_warnings(), _interrupts_ignored():
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        yield
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ class Engine:
         self, scheduler: str, workers: int | None, paths: Mapping[str, str] | None = None, **options: Any
     ) -> None:
         self._scheduler, self._paths = scheduler, dict(paths or {})
+        self._shown = bool(options.get("dashboard")) or scheduler not in ("local", "threads")
         self._stack = contextlib.ExitStack()
         self._client = self._stack.enter_context(connect(scheduler, workers, **options))
         self._measured = 0.0
@@ -84,8 +85,7 @@ class Engine:
     @property
     def dashboard(self) -> str | None:
         """Address of Dask's dashboard, where one is shown."""
-        services = self._client.scheduler_info().get("services", {})
-        return str(self._client.dashboard_link) if "dashboard" in services else None
+        return str(self._client.dashboard_link) if self._shown else None
 
     def map(self, tasks: Iterable[Task]) -> list[Any]:
         """Run tasks side by side and return their results in order; the first error is raised."""
