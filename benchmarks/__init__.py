@@ -1,0 +1,1 @@
+"""What measures speed and quality: scripts, and the figures they gave with the machine they come from."""

@@ -1,0 +1,122 @@
+"""Growth: whole runs on larger scans, on more objects, on more slides; log-log slopes of wall time and peak memory.
+
+Whole ``slidepipe run`` commands with two workers and the default backbone, the reference set embedded before. Slopes are
+least squares over all points; start-up is in every point and makes them flatter, so the slope between the two largest points
+is given beside them, and the larger of the two must keep the bar.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import Measured, Row, at_most
+from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks
+from benchmarks.scale import Scale
+from benchmarks.timing import ROOT, Ran, run_slidepipe
+from sample_slides.scanfiles import Tiles
+
+REFERENCE = ROOT / "sample_slides" / "reference"
+WORKERS = 2
+#: Memory can only be flat once a scan fills the blocks that detection reads at a time.
+MEMORY_FROM_GIGAPIXELS = 0.4
+#: One block in so many of the growing scan holds objects; a barren scan would show nothing of the later stages.
+ONE_DENSE_IN = 6
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Log-log slope of ``values`` against ``sizes``, least squares; NaN of fewer than two sizes."""
+    if len(set(sizes)) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def run_well(well: Path, out: Path, cache: Path) -> tuple[Ran, int]:
+    """One run of a well, watched; also the objects it found."""
+    ran = run_slidepipe(
+        ["run", well, "--out", out, "--reference", REFERENCE, "--workers", str(WORKERS)], cache=cache, watch=True
+    )
+    return ran, int(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["objects"])
+
+
+def measure(scale: Scale) -> Measured:
+    """Measure the three growths."""
+    tiles = blocks_of_tiles()
+    measured = Measured()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        # The first run embeds the reference set; the others find it in the cache.
+        _run_scans(root, "warm", [(1, 1, 0)], tiles)
+
+        def gigapixels(shape: tuple[int, int]) -> tuple[float, Ran, int]:
+            columns, rows = shape
+            return _run_scans(root, "size", [(columns, rows, max(1, columns * rows // ONE_DENSE_IN))], tiles)
+
+        largest = scale.rectangles[-1]
+        points = [gigapixels(shape) for shape in scale.rectangles]
+        _tell(measured, "gigapixels", [point[0] for point in points], [point[1] for point in points])
+        _memory(measured, points)
+
+        side = min(11, largest[0])
+        dense = [_run_scans(root, "objects", [(side, side, count)], tiles) for count in scale.dense]
+        _tell(measured, "objects", [max(1, point[2]) for point in dense], [point[1] for point in dense])
+
+        wells = [_run_scans(root, "slides", [(3, 2, 6)] * count, tiles) for count in scale.wells]
+        _tell(measured, "slides", list(scale.wells), [point[1] for point in wells])
+    return measured
+
+
+def _run_scans(
+    root: Path, name: str, slides: Sequence[tuple[int, int, int]], tiles: Mapping[bool, Tiles]
+) -> tuple[float, Ran, int]:
+    """Write a well of scans (columns, rows, blocks with objects), run it: its gigapixels, the run, its objects."""
+    with tempfile.TemporaryDirectory(prefix=name, dir=root) as folder:
+        well = Path(folder) / "well"
+        well.mkdir()
+        size = 0.0
+        for number, (columns, rows, dense) in enumerate(slides):
+            path = well / f"1_2-3 {1000 + 10 * number} mDC.svs"
+            size += write_blocks(path, columns, rows, spread(dense, columns, rows), tiles)
+        ran, objects = run_well(well, Path(folder) / "results", root / "cache")
+        return size, ran, objects
+
+
+def _tell(measured: Measured, what: str, sizes: Sequence[float], runs: Sequence[Ran]) -> None:
+    walls = [ran.wall_s for ran in runs]
+    value, last = slope(sizes, walls), slope(sizes[-2:], walls[-2:])
+    measured.figures[what] = {
+        what: list(sizes),
+        "wall_s": walls,
+        "cpu_s": [ran.cpu_s for ran in runs],
+        "worker_peak_mb": [ran.worker_peak_mb for ran in runs],
+        "parent_peak_mb": [ran.parent_peak_mb for ran in runs],
+        "slope": value,
+        "slope_of_last_two": last,
+    }
+    points = ", ".join(f"{size:.3g}: {wall:.1f} s" for size, wall in zip(sizes, walls, strict=True))
+    measured.rows.append(
+        at_most(
+            f"wall time against {what}, log-log slope",
+            max(value, last),
+            1.05,
+            floor=f"{points}; all {value:.2f}, last two {last:.2f}",
+        )
+    )
+
+
+def _memory(measured: Measured, points: Sequence[tuple[float, Ran, int]]) -> None:
+    kept = [(size, ran) for size, ran, _ in points if size >= MEMORY_FROM_GIGAPIXELS] or [(p[0], p[1]) for p in points]
+    sizes = [size for size, _ in kept]
+    for who, peaks in (
+        ("a worker", [ran.worker_peak_mb for _, ran in kept]),
+        ("the parent", [ran.parent_peak_mb for _, ran in kept]),
+    ):
+        value = slope(sizes, peaks)
+        told = ", ".join(f"{size:.2g}: {peak:.0f} MB" for size, peak in zip(sizes, peaks, strict=True))
+        what = f"peak memory of {who} against gigapixels, log-log slope"
+        measured.figures[f"memory of {who}"] = {"gigapixels": sizes, "peak_mb": peaks, "slope": value}
+        measured.rows.append(
+            at_most(what, value, 0.05, "{:.3f}", told) if who == "a worker" else Row(what, f"{value:.3f}", told)
+        )

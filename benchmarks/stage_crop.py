@@ -1,0 +1,171 @@
+"""Cropping: seconds an object on a dense scan, beside reading the touched pixels once; how often each JPEG tile is decoded.
+
+The scan has 2,000 objects on 400 megapixels. Crops are cut part by part (``tasks.PART_ROWS`` rows of the box table), the parts
+dealt out in turn to two workers, each with a handle and an OpenSlide cache of its own, as a run of two workers does. The floor
+reads every tile that any crop touches once, in one pass over the scan, and drops the pixels.
+
+Decodes are counted twice over. First from the rectangles that cutting asks OpenSlide for: the tiles that each touches go
+through a least-recently-used cache of ``TILE_CACHE_BYTES``, 4 bytes a pixel, a cache a worker, as OpenSlide keeps them; a tile
+that is not in it is a decode. Second, as a check from outside: the bytes that the process read from the file (``rchar`` of the
+kernel, Linux only) beside those of the floor, which reads each tile's JPEG once.
+"""
+
+import math
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmarks.figures import Measured, Row, at_most
+from benchmarks.made_scans import TILE_PX, blocks_of_tiles, spread, write_blocks
+from benchmarks.scale import Scale
+from benchmarks.stage_detect import detect_slide
+from benchmarks.timing import alternate
+from slidepipe import tasks
+from slidepipe.config import CropsConfig
+from slidepipe.crops import CropSpec, cut_crops, encode_crop
+from slidepipe.errors import RegionError
+from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
+from slidepipe.slide import TILE_CACHE_BYTES, Level, Slide
+
+WORKERS = 2
+Tile = tuple[int, int, int]
+"""Level, column, row of a JPEG tile."""
+
+
+class WatchedSlide(Slide):
+    """A slide that keeps which tiles each read touched, in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.touched: list[Tile] = []
+
+    def read(self, level: Level, x: int, y: int, width: int, height: int) -> tuple[UInt8Array, BoolArray]:
+        """Read as :class:`Slide` does, and keep the tiles."""
+        self.touched += tiles_of(level, x, y, width, height)
+        return super().read(level, x, y, width, height)
+
+
+def tiles_of(level: Level, x: int, y: int, width: int, height: int) -> Iterator[Tile]:
+    """The tiles that hold a rectangle of a level, within the level."""
+    last_column = (min(x + width, level.width_px) - 1) // TILE_PX
+    last_row = (min(y + height, level.height_px) - 1) // TILE_PX
+    for row in range(max(0, y) // TILE_PX, last_row + 1):
+        for column in range(max(0, x) // TILE_PX, last_column + 1):
+            yield level.index, column, row
+
+
+def decoded(touched: Iterable[Tile], cache_bytes: int = TILE_CACHE_BYTES) -> Iterator[Tile]:
+    """The tiles decoded by reads that touch ``touched`` in order, with a least-recently-used cache of so many bytes."""
+    kept: OrderedDict[Tile, None] = OrderedDict()
+    room = cache_bytes // (4 * TILE_PX * TILE_PX)
+    for tile in touched:
+        if tile in kept:
+            kept.move_to_end(tile)
+            continue
+        yield tile
+        kept[tile] = None
+        if len(kept) > room:
+            kept.popitem(last=False)
+
+
+def crop_spec() -> CropSpec:
+    """Crops as the defaults cut them."""
+    settings = CropsConfig()
+    return CropSpec(settings.margin, settings.long_side_px, settings.jpeg_quality)
+
+
+def parts_of(boxes: IntArray) -> list[IntArray]:
+    """The box table in the parts that a run makes of it."""
+    return [boxes[start : start + tasks.PART_ROWS] for start in range(0, len(boxes), tasks.PART_ROWS)]
+
+
+def read_tiles(path: Path, tiles: set[Tile]) -> None:
+    """Read each tile once, row by row, runs of neighbours at a time, and drop the pixels."""
+    with Slide(path) as slide:
+        for level in slide.meta.levels:
+            own = sorted((row, column) for index, column, row in tiles if index == level.index)
+            start = 0
+            for end in range(1, len(own) + 1):
+                if end < len(own) and own[end] == (own[end - 1][0], own[end - 1][1] + 1):
+                    continue
+                row, column = own[start]
+                slide.read(level, column * TILE_PX, row * TILE_PX, (end - start) * TILE_PX, TILE_PX)
+                start = end
+
+
+def measure(scale: Scale) -> Measured:
+    """Measure on a dense scan made for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "1_2-3 100 mDC.svs"
+        side = scale.dense_blocks
+        gigapixels = write_blocks(path, side, side, spread(side * side, side, side), blocks_of_tiles())
+        return _measure(path, gigapixels, scale)
+
+
+def _measure(path: Path, gigapixels: float, scale: Scale) -> Measured:
+    boxes, spec = detect_slide(path).boxes, crop_spec()
+    parts = parts_of(boxes)
+
+    def cut(*, encode: bool) -> list[WatchedSlide]:
+        workers = [WatchedSlide(path) for _ in range(WORKERS)]
+        for number, part in enumerate(parts):
+            for _, crop in cut_crops(workers[number % WORKERS], part, spec):
+                if isinstance(crop, RegionError):
+                    raise crop
+                if encode:
+                    encode_crop(crop, spec)
+        for worker in workers:
+            worker.close()
+        return workers
+
+    before = _bytes_read()
+    workers = cut(encode=False)
+    bytes_cut = _bytes_read() - before
+    times = Counter(tile for worker in workers for tile in decoded(worker.touched))
+    distinct, decodes = set(times), times.total()
+    before = _bytes_read()
+    read_tiles(path, distinct)
+    bytes_once = _bytes_read() - before
+    timings = alternate(
+        {
+            "reading": lambda: read_tiles(path, distinct),
+            "cutting": lambda: cut(encode=False),
+            "cutting and encoding": lambda: cut(encode=True),
+        },
+        scale.repeats,
+    )
+    count, average = max(1, len(boxes)), decodes / max(1, len(distinct))
+    by_bytes = bytes_cut / bytes_once if bytes_once else math.nan
+    each = {name: 1000 * timing.wall_s / count for name, timing in timings.items()}
+    figures = {
+        "gigapixels": gigapixels,
+        "objects": len(boxes),
+        "parts": len(parts),
+        "workers": WORKERS,
+        "tiles_touched": len(distinct),
+        "tiles_decoded": decodes,
+        "tiles_decoded_more_than_once": sum(count > 1 for count in times.values()),
+        "decodes_a_tile": average,
+        "bytes_read_against_once": None if math.isnan(by_bytes) else by_bytes,
+        **{name: vars(timing) for name, timing in timings.items()},
+        "ms_an_object": each,
+    }
+    beside = f"{len(boxes)} objects on {gigapixels:.2f} gigapixels; file bytes read {by_bytes:.3f} times those of reading once"
+    rows = [
+        at_most("crops: decodes of a JPEG tile, on average", average, 1.2, "{:.3f}", beside),
+        Row(
+            "crops: ms an object, cutting (and encoding)",
+            f"{each['cutting']:.2f} ({each['cutting and encoding']:.2f})",
+            f"reading the touched tiles once {each['reading']:.2f} ms",
+        ),
+    ]
+    return Measured(rows, figures)
+
+
+def _bytes_read() -> float:
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.nan
+    return float(next(line.split()[1] for line in lines if line.startswith("rchar")))

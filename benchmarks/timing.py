@@ -1,0 +1,147 @@
+"""Clocks of the benchmarks: medians of alternating calls, calls in several processes at once, and whole command lines."""
+
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+
+#: How often the resident memory of a run's processes is looked at.
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds by the wall clock and of processor time (user and system), over ``runs`` runs."""
+
+    wall_s: float
+    cpu_s: float
+    runs: int
+
+
+def median(timings: Sequence[tuple[float, float]]) -> Timing:
+    """The median of (wall, CPU) seconds, each by itself."""
+    walls, cpus = zip(*timings, strict=True)
+    return Timing(statistics.median(walls), statistics.median(cpus), len(timings))
+
+
+def clocked(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call in this process."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def alternate(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """Time calls in turn, ``repeats`` rounds, so that whatever slows the machine down slows all of them down."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            taken[name].append(clocked(call))
+    return {name: median(timings) for name, timings in taken.items()}
+
+
+Prepare = Callable[..., Callable[[], object]]
+
+
+def at_once(prepare: Prepare, arguments: Sequence[tuple[Any, ...]], repeats: int) -> Timing:
+    """Time a job that a process each does with each of ``arguments``, all starting at once.
+
+    Args:
+        prepare: a function of a module that makes the job ready in its process (imports, loading) and returns it; not timed.
+        arguments: a tuple a process.
+        repeats: rounds; the first round warms up and is left out where there are more.
+
+    Returns:
+        wall seconds from the start to the last one's end, and CPU seconds of all.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(len(arguments)), context.SimpleQueue()
+    processes = [
+        context.Process(target=_do_at_once, args=(prepare, one, repeats + (repeats > 1), barrier, told))
+        for one in arguments
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(
+                f"a process of {prepare.__module__}.{prepare.__qualname__} ended with {process.exitcode}"
+            )
+    by_process: list[list[tuple[float, float, float]]] = [told.get() for _ in processes]
+    rounds = list(zip(*by_process, strict=True))[1 if repeats > 1 else 0 :]
+    return median(
+        [
+            (max(end for _, end, _ in one) - min(start for start, _, _ in one), sum(cpu for _, _, cpu in one))
+            for one in rounds
+        ]
+    )
+
+
+def _do_at_once(prepare: Prepare, arguments: tuple[Any, ...], rounds: int, barrier: Barrier, told: Any) -> None:
+    try:
+        job = prepare(*arguments)
+        taken = []
+        for _ in range(rounds):
+            barrier.wait()
+            cpu, start = time.process_time(), time.monotonic()  # one clock for all processes of a machine
+            job()
+            taken.append((start, time.monotonic(), time.process_time() - cpu))
+        told.put(taken)
+    except BaseException:
+        barrier.abort()  # the others would wait for ever
+        raise
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended: seconds of all its processes, and the peak resident memory of itself and of its largest child."""
+
+    wall_s: float
+    cpu_s: float
+    parent_peak_mb: float
+    worker_peak_mb: float
+
+
+def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = False) -> Ran:
+    """Run ``slidepipe`` with ``arguments`` as a process of its own, with its cache at ``cache``.
+
+    Raises:
+        RuntimeError: it failed; the message holds what it said.
+    """
+    command = [sys.executable, "-m", "slidepipe.cli", *map(str, arguments)]
+    paths = [str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "SLIDEPIPE_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    parent, children = 0, dict[int, int]()
+    while watch and process.poll() is None:
+        try:
+            parent = max(parent, psutil.Process(process.pid).memory_info().rss)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                children[child.pid] = max(children.get(child.pid, 0), child.memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+        time.sleep(_LOOK_S)
+    said = process.communicate()[1]
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.strip()[-2000:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ran(wall, cpu, parent / 1e6, max(children.values(), default=0) / 1e6)
