@@ -1,12 +1,14 @@
 import os
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slidepipe.engine import Engine, Task, Work
-from slidepipe.errors import RegionError, SettingsError
+from slidepipe.errors import RegionError, SettingsError, WorkerDiedError
 
 
 def square(number: int) -> int:
@@ -94,3 +96,60 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
         Engine(str(tmp_path / "none.json"), None)
     with pytest.raises(SettingsError, match=r"tcp://127.0.0.1:1: cannot be reached"):
         Engine("tcp://127.0.0.1:1", None)
+
+
+def die(number: int) -> int:
+    os._exit(9)
+
+
+def fail_after(wait_s: float, number: int) -> int:
+    time.sleep(wait_s)
+    raise RegionError(f"cannot read {number}")
+
+
+def test_a_task_that_kills_every_worker_is_found_and_its_neighbours_are_not_blamed() -> None:
+    def work(call: Callable[[int], int], numbers: range) -> Work:
+        assert (yield [Task(call, (number,)) for number in numbers]) == [number * number for number in numbers]
+
+    with Engine("local", 1) as engine:
+        ended = dict(engine.drive([("deadly", work(die, range(1))), ("good", work(square, range(6)))]))
+    assert ended["good"] is None
+    assert isinstance(ended["deadly"], WorkerDiedError)
+    assert str(ended["deadly"]) == "the worker process died each time it worked on this (out of memory?)"
+
+
+def test_of_several_errors_the_earliest_task_s_is_told_whichever_worker_was_quicker(engine: Engine) -> None:
+    def work() -> Work:
+        yield [Task(square, (1,)), Task(fail_after, (0.5, 2)), Task(fail_after, (0.0, 3)), Task(fail, (4,))]
+
+    assert "cannot read 2" in str(dict(engine.drive([("work", work())]))["work"])
+
+
+def test_tasks_for_a_card_go_to_the_process_that_holds_it_and_the_others_past_it() -> None:
+    with Engine("local", 1, cards=(0, 1)) as engine:
+        tasks = [Task(os.getenv, ("CUDA_VISIBLE_DEVICES", "none"), gpu=bool(number % 2)) for number in range(16)]
+        seen = engine.map(tasks)
+    assert set(seen[0::2]) == {os.environ.get("CUDA_VISIBLE_DEVICES", "none")}
+    assert set(seen[1::2]) <= {"0", "1"}
+
+
+def test_paths_are_told_as_the_workers_see_them(tmp_path: Path) -> None:
+    with Engine("threads", 1, {str(tmp_path): "/elsewhere"}) as engine:
+        assert engine.map([Task(str, (tmp_path / "a",)), Task(str, (Path("/other"),))]) == ["/elsewhere/a", "/other"]
+        assert list(engine.everywhere(str, tmp_path).values()) == ["/elsewhere"]
+
+
+def test_a_cluster_started_here_is_seen_by_this_machine_alone() -> None:
+    with Engine("local", 1, dashboard=True) as engine, Engine("threads", 1) as quiet:
+        address = engine.dashboard
+        assert address is not None
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=30) as page:  # noqa: S310  # the loopback
+            assert page.status == 200
+        assert quiet.dashboard is None
+        own = psutil.Process()
+        places = [
+            place for process in (own, *own.children(recursive=True)) for place in process.net_connections("inet")
+        ]
+        listening = {place.laddr.ip for place in places if place.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
