@@ -1,0 +1,103 @@
+"""Runs that are killed or run out of disk, and the same command again: the tables are those of an unbroken run, byte for byte."""
+
+import functools
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import runs
+from tests import drawn
+
+
+@dataclass(frozen=True)
+class Well:
+    plan: runs.RunPlan
+    wanted: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory, test_plugins: Path) -> Well:
+    folder = tmp_path_factory.mktemp("kills")
+    colours = (drawn.AMBER, drawn.BROWN, drawn.GREEN)
+    for number in range(4):
+        discs = [
+            (x, y, 60 + 5 * number, colours[(x + y + number) % 3])
+            for y in range(150, 2400, 310)
+            for x in range(150, 2400, 310)
+        ]
+        drawn.svs(folder / "well" / f"1_2-3 {100 * (number + 1)} mDC.svs", drawn.field(2560, 2560, discs))
+    (folder / "settings.yaml").write_text(
+        f"reference: {drawn.reference(folder / 'reference', 12)}\n"
+        f"plugins: [{test_plugins}, {test_plugins.with_name('counting_plugins.py')}]\n"
+        "backbone: {name: mean-colour, views: 1}\n"
+        "head: {name: nearest-mean}\n"
+        "detector: {block_px: 256}\n"  # several tasks a slide
+        "run: {scheduler: local, workers: 2}\n"
+    )
+    plan = runs.RunPlan(folder / "well", ("--config", str(folder / "settings.yaml")), folder / "cache")
+    ended = runs.finish(plan, folder / "out", folder / "log")
+    assert ended.status == 0, ended.told
+    return Well(plan, runs.tables_of(folder / "out"))
+
+
+def crops_under_work(out: Path) -> bool:
+    return any(out.glob("slides/*/.parts/crops-*/*.npz"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "kill"),
+    [
+        (lambda out: any(out.glob("slides/*/boxes")), runs.kill_group),
+        (crops_under_work, runs.kill_parent),
+        (lambda out: (out / "objects.parquet").exists(), runs.kill_group),
+    ],
+    ids=["while detecting", "the parent only, while cropping", "while tables are written"],
+)
+def test_a_killed_run_goes_on_to_the_same_tables(
+    well: Well, tmp_path: Path, seen: Callable[[Path], bool], kill: Callable[..., None]
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    # A new cache as well, so that the reference set is embedded by a run that is killed.
+    plan = replace(well.plan, cache=tmp_path / "cache")
+    process = runs.start(plan, out, log)
+    try:
+        assert runs.wait_until(process, lambda: seen(out)), log.read_text()
+        kill(process)
+        assert process.returncode == -9
+        ended = runs.finish(plan, out, log)
+    finally:
+        runs.kill_group(process)
+    assert ended.status == 0, ended.told
+    assert runs.differing(runs.tables_of(out), well.wanted) == []
+    assert [path.name for path in out.glob("slides/*/.*")] == []
+
+
+def test_two_killed_workers_cost_nothing(well: Well, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    process = runs.start(well.plan, out, log)
+    try:
+        for seen in (lambda: any(out.glob("slides/*/boxes")), lambda: any(out.glob("slides/*/crops"))):
+            assert runs.wait_until(process, seen), log.read_text()
+            runs.workers_of(process)[-1].kill()
+        assert process.wait(120) == 0, log.read_text()
+    finally:
+        runs.kill_group(process)
+    assert runs.differing(runs.tables_of(out), well.wanted) == []
+
+
+def test_a_disk_that_fills_is_told_in_a_line_and_the_run_goes_on_once_there_is_room(well: Well, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    limits = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
+    full = runs.finish(well.plan, out, log, preexec_fn=limits)
+    assert full.status == 2, full.told
+    (told,) = [line for line in full.told.splitlines() if line.startswith("slidepipe: ")]
+    assert "no space left" in told
+    assert "Traceback" not in full.told
+    assert any(out.glob("slides/*/boxes"))
+    assert not (out / "objects.parquet").exists()
+    ended = runs.finish(well.plan, out, log)
+    assert ended.status == 0, ended.told
+    assert runs.differing(runs.tables_of(out), well.wanted) == []
