@@ -285,6 +285,23 @@ def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device:
         click.echo(str(path))
 
 
+@main.command()
+@click.argument("results", type=EXISTING)
+@click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; beyond this machine a token is asked for.",
+)
+@click.option("--slides", type=EXISTING, metavar="DIR", help="Where the scans are now, if they were moved.")
+def view(results: Path, port: int, host: str, slides: Path | None) -> None:
+    """Look at the specimens of RESULTS in a browser, and correct their labels (needs slidepipe[view])."""
+    from slidepipe.view.command import serve
+
+    serve(results, host, port, slides, lambda line: click.echo(line))
+
+
 @main.group()
 def review() -> None:
     """Have a palynologist check objects, and correct the counts by what they say."""

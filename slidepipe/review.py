@@ -1,10 +1,9 @@
 """Drawing objects for a palynologist to review, at random and on record, so that corrected counts follow from the labels.
 
 ``review.csv`` holds the draw and its design: each object's stratum, how many objects the stratum has (``stratum_size``) and how
-many were drawn from it (``stratum_drawn``). ``labels.csv`` (object_id, genus) is what the reviewer says.
+many were drawn from it (``stratum_drawn``). ``labels.csv`` is what the reviewer says (:mod:`slidepipe.labels`).
 """
 
-import csv
 import hashlib
 import heapq
 import io
@@ -22,13 +21,17 @@ from slidepipe import store
 from slidepipe.audit import FAR, NEAR
 from slidepipe.crops import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
+from slidepipe.labels import LABELS as LABELS
+from slidepipe.labels import REVIEW as REVIEW
+from slidepipe.labels import read_cells as read_cells
+from slidepipe.labels import read_labels as read_labels
 from slidepipe.objects import ACCEPTED, UNUSABLE
 from slidepipe.results import Results
 
 By = Literal["genus", "sample", "slide"]
 BY: tuple[By, ...] = get_args(By)
 
-REVIEW, LABELS, REVIEW_FOLDER = "review.csv", "labels.csv", "review"
+REVIEW_FOLDER = "review"
 
 REVIEW_COLUMNS = (
     "object_id",
@@ -54,9 +57,6 @@ FRAME_COLUMNS = (
     *("object_id", "slide_id", "sample_id", "x0", "y0", "x1", "y1"),
     *("state", "genus", "candidate", "p_value", "distance"),
 )
-
-NOT_A_FOSSIL = "not a fossil"
-_NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
 
 _CELL_PX, _LABEL_PX, _COLUMNS, _ROWS = 220, 22, 5, 6
 
@@ -89,10 +89,7 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
     rows = rows[list(REVIEW_COLUMNS)].reset_index(drop=True)
     folder = results / REVIEW_FOLDER
     folder.mkdir(exist_ok=True)
-    jpegs = [
-        opened.crop_reader(slide_id).jpeg(int(object_id.rpartition(":")[2]))
-        for slide_id, object_id in zip(rows["slide_id"], rows["object_id"], strict=True)
-    ]
+    jpegs = [opened.jpeg(object_id) for slide_id, object_id in zip(rows["slide_id"], rows["object_id"], strict=True)]
     for name, jpeg in zip(rows["crop"], jpegs, strict=True):
         store.write_file(results / name, lambda part, data=jpeg: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
     _write_sheets(folder, jpegs)
@@ -214,35 +211,6 @@ def read_review(results: Path) -> pd.DataFrame | None:
     return rows
 
 
-def read_labels(results: Path) -> dict[str, str]:
-    """What the reviewer said, by object id: a genus, or "" for not a fossil. Empty where there are no labels.
-
-    ``labels.csv``: columns object_id and genus; an empty genus, "not a fossil", "debris" or a name that starts with "_" all say
-    that it is none. In a saved copy of ``review.csv`` (it has the column ``stratum``), and in ``review.csv`` itself, an empty
-    genus says that the object has not been looked at. ``labels.csv`` goes before ``review.csv``.
-
-    Raises:
-        ResultsError: it cannot be read, a column is missing, or an object has two labels.
-    """
-    labels: dict[str, str] = {}
-    for name in (REVIEW, LABELS):
-        path = results / name
-        if not path.exists():
-            continue
-        here: dict[str, str] = {}
-        for cells in read_cells(path, ("object_id", "genus")):
-            genus = cells["genus"].strip()
-            if not cells["object_id"] or (not genus and "stratum" in cells):
-                continue
-            label = "" if genus.lower() in _NO_FOSSIL or genus.startswith("_") else genus
-            if here.setdefault(cells["object_id"], label).lower() != label.lower():
-                raise ResultsError(
-                    f"{path}: {cells['object_id']} has two labels ('{here[cells['object_id']]}', '{label}'). Keep one"
-                )
-        labels |= here
-    return labels
-
-
 def labels_sha256(results: Path) -> str:
     """sha256 of the review and the labels, which the tables depend on. Reads both, so that a damaged file shows early."""
     read_review(results)
@@ -253,29 +221,6 @@ def labels_sha256(results: Path) -> str:
         digest.update(path.read_bytes() if path.exists() else b"")
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-def read_cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that a person may have edited: comma or semicolon, with or without a byte-order mark.
-
-    Raises:
-        ResultsError: not readable as CSV, or one of ``columns`` is missing.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
-    first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
-    names = [name.strip() for name in reader.fieldnames or []]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise ResultsError(f"{path}: there is no column '{missing[0]}'. It must have {', '.join(columns)}")
-    reader.fieldnames = names
-    try:
-        return [{key: value or "" for key, value in row.items() if key} for row in reader]
-    except csv.Error as error:
-        raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
 
 
 def _kinds(frame: pd.DataFrame) -> pd.Series:

@@ -1,8 +1,10 @@
 """The depth chart of a well: depth downwards at true scale, a panel a genus, as palynologists draw a range chart."""
 
+import io
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from slidepipe.report.chart_parts import (
     ROW_PT,
     SOFT,
     ChartSample,
+    Link,
     Share,
     draw_genus,
     draw_guides,
@@ -76,7 +79,12 @@ def spread_rows(depths_pt: npt.NDArray[np.float64], least_pt: float) -> npt.NDAr
     return np.asarray(isotonic_regression(depths_pt - steps).x + steps, np.float64)
 
 
-def draw_chart(title: str, samples: Sequence[ChartSample], shares: Mapping[str, Mapping[str, Share]]) -> Figure:
+def draw_chart(
+    title: str,
+    samples: Sequence[ChartSample],
+    shares: Mapping[str, Mapping[str, Share]],
+    link: Link | None = None,
+) -> Figure:
     """Draw a depth chart.
 
     Rows stand at their true depth; rows that would hide one another are drawn apart by the least that keeps them readable, and a
@@ -86,6 +94,7 @@ def draw_chart(title: str, samples: Sequence[ChartSample], shares: Mapping[str, 
         title: the well.
         samples: in any order.
         shares: by genus and ``sample_id``; what is not in it was not found.
+        link: where each find leads to; None makes a chart without links.
     """
     shown = [sample for sample in samples if sample.depth_m is not None] or list(samples)
     shown.sort(key=lambda sample: (sample.depth_m or 0.0, sample.sample_type))
@@ -134,7 +143,7 @@ def draw_chart(title: str, samples: Sequence[ChartSample], shares: Mapping[str, 
     draw_numbers(numbers, rows, [sample.fossils for sample in shown], "fossils counted", INK)
     left += sum_in + _GAP_IN
     for genus, panel_in in zip(found, widths, strict=True):
-        draw_genus(axes(left, panel_in), genus, shown, rows, shares[genus], panel_in)
+        draw_genus(axes(left, panel_in), genus, shown, rows, shares[genus], panel_in, link)
         left += panel_in + _GAP_IN
     draw_numbers(axes(left, sum_in), rows, [sample.unknown for sample in shown], "unknown objects", SOFT)
 
@@ -175,22 +184,45 @@ def order_genera(
     return found, sorted(set(shares) - set(found))
 
 
+def genera_in_order(counts: pd.DataFrame, long: pd.DataFrame) -> list[str]:
+    """All genera of ``counts_long.csv``: those found as the chart has them, then those that were not."""
+    samples, shares = chart_samples(counts, long)
+    samples.sort(key=lambda sample: (sample.depth_m is None, sample.depth_m or 0.0))
+    found, missing = order_genera(samples, shares)
+    return [*found, *missing]
+
+
 def write_chart(figure: Figure, folder: Path, name: str = "chart") -> None:
     """Write NAME.svg and NAME.pdf into ``folder``: the same figure always gives the same bytes. Text stays text in both."""
-    settings: dict[Any, Any] = {"svg.hashsalt": "slidepipe", "svg.fonttype": "none", "pdf.fonttype": 42}
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # A genus named in a script that the built-in font lacks is drawn by the viewer's font in the SVG.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        store.write_file(
-            folder / f"{name}.svg",
-            lambda part: figure.savefig(part, format="svg", metadata={"Date": None, "Creator": "slidepipe"}),
-        )
+    with _text_kept():
+        store.write_file(folder / f"{name}.svg", lambda part: _save_svg(figure, part))
         store.write_file(
             folder / f"{name}.pdf",
             lambda part: figure.savefig(
                 part, format="pdf", metadata={"CreationDate": None, "ModDate": None, "Creator": "slidepipe"}
             ),
         )
+
+
+def chart_svg(figure: Figure) -> str:
+    """The figure as the text of an SVG file."""
+    buffer = io.BytesIO()
+    with _text_kept():
+        _save_svg(figure, buffer)
+    return buffer.getvalue().decode("utf-8")
+
+
+def _save_svg(figure: Figure, file: Path | io.BytesIO) -> None:
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "slidepipe"})
+
+
+@contextmanager
+def _text_kept() -> Iterator[None]:
+    settings: dict[Any, Any] = {"svg.hashsalt": "slidepipe", "svg.fonttype": "none", "pdf.fonttype": 42}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # A genus named in a script that the built-in font lacks is drawn by the viewer's font in the SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
 
 
 def _notes(

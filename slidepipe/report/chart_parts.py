@@ -1,7 +1,7 @@
 """What a depth chart is drawn from, and how each of its parts is drawn. Rows are in points, downwards."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ _OTHER_TYPE = ("p", "type not known", False)
 INK, SOFT, BAR, PALE, FAILED = "#1c2126", "#5b6670", "#5b9abf", "#d9dee3", "#a3181f"
 ROW_PT = 8.5  # least distance of two rows, in points: a line of the smallest text
 BAR_PT = 4.7
+
+#: Where a genus in a sample leads to: a URL from its ``sample_id`` and genus.
+Link = Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,12 @@ def draw_genus(
     rows: npt.NDArray[np.float64],
     cells: Mapping[str, Share],
     panel_in: float,
+    link: Link | None = None,
 ) -> None:
-    """Bars of percent with their intervals, and the range line from the highest to the lowest find."""
+    """Bars of percent with their intervals, and the range line from the highest to the lowest find.
+
+    With ``link`` each find, as wide as the panel so that a short bar can be hit too, leads there.
+    """
     widest = extent(samples, cells)
     panel.set_xlim(0, widest)
     panel.spines["left"].set_color(SOFT)
@@ -147,6 +154,17 @@ def draw_genus(
             panel.text(0.05 * widest, row, str(share.count), fontsize=6, va="center", color=INK)
         elif sample.status == "partial":
             panel.barh(row, share.percent, height=BAR_PT, color="white", edgecolor=BAR, linewidth=0.6)
+    if link is not None:
+        hits = LineCollection(
+            [[(0, row), (widest, row)] for row, _, _ in at],
+            colors=BAR,
+            linewidths=ROW_PT,
+            capstyle="butt",
+            alpha=0.01,  # 0 would be left out of the file
+            zorder=4,
+        )
+        hits.set_urls([link(sample.sample_id, genus) for _, sample, _ in at])
+        panel.add_collection(hits)
     most = max(1, int(panel_in / 0.2))
     step = next(step for step in (5, 10, 20, 50, 100) if widest / step <= most + 0.5 or step == 100)
     ticks = list(range(0, int(widest) + 1, step))

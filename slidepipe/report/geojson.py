@@ -21,7 +21,7 @@ from slidepipe.objects import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
 
 #: Colours of the states that are no genus: amber and grey.
-_STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}
+STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}
 _MEASURED = ("p_value", "distance", "detect_score", "width_um", "height_um", "area_um2")
 _COLUMNS = [
     "object_id", "x0", "y0", "x1", "y1", "state", "genus", "candidate", "reason", *_MEASURED,
@@ -63,7 +63,7 @@ def slide_features(
             "properties": {
                 "objectType": "detection",
                 "name": row["object_id"],
-                "classification": {"name": name, "color": colours.get(name, _STATE_COLOURS.get(name, [0, 0, 0]))},
+                "classification": {"name": name, "color": colours.get(name, STATE_COLOURS.get(name, [0, 0, 0]))},
                 "isLocked": True,
                 "measurements": {
                     key: row[key] for key in _MEASURED if row[key] is not None and math.isfinite(row[key])

@@ -38,13 +38,21 @@ class Html(str):
     __slots__ = ()
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """A whole HTML page; ``body`` is HTML already, ``title`` is text, ``style`` is CSS beyond :data:`STYLE`."""
+def page(title: str, body: str, style: str = "", policy: str = _POLICY, head: str = "") -> str:
+    """A whole HTML page.
+
+    Args:
+        title: text.
+        body: HTML already.
+        style: CSS beyond :data:`STYLE`.
+        policy: what the page may load (Content-Security-Policy); nothing, if not given.
+        head: HTML at the end of the head.
+    """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n{head}</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

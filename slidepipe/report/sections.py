@@ -1,7 +1,7 @@
 """The parts of ``report.html`` that are numbers and words: failures, the well at a glance, tables, how it was made."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -103,8 +103,13 @@ def contents(genera: Sequence[str], numbers: Mapping[str, int], groups: int) -> 
     return f'<nav><h2>Specimens</h2><ul class="contents">{"".join(items)}</ul></nav>'
 
 
-def sample_table(results: Results, genera: Sequence[str]) -> str:
-    """Counts, a row a sample, genera in the order of the chart. A sample that failed has empty cells, a zero is a dot."""
+def sample_table(
+    results: Results, genera: Sequence[str], link: Callable[[str, str], str] = lambda sample_id, genus: ""
+) -> str:
+    """Counts, a row a sample, genera in the order of the chart. A sample that failed has empty cells, a zero is a dot.
+
+    ``link``: where the count of a sample's genus leads to, or of its unknown and unusable objects; nowhere if not given.
+    """
     counts = results.counts
     present = [genus for genus in genera if genus in counts.columns]
     columns = [name for name in _SAMPLE_COLUMNS if name in counts.columns]
@@ -113,8 +118,12 @@ def sample_table(results: Results, genera: Sequence[str]) -> str:
     rows = []
     for record in counts.to_dict("records"):
         cells = [f"<td>{escape(str(record[name]))}</td>" for name in columns[:2]]
-        cells += [f"<td class=number>{_count(record[name])}</td>" for name in columns[2:]]
-        cells += [f"<td class=number>{_count(record[genus], dot=True)}</td>" for genus in present]
+        for name in (*columns[2:], *present):
+            shown = _count(record[name], dot=name in present)
+            target = link(str(record["sample_id"]), name) if shown.isdigit() and record[name] else ""
+            if target:
+                shown = f'<a href="{escape(target)}">{shown}</a>'
+            cells.append(f"<td class=number>{shown}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>\n")
     return (
         f'<section id="samples"><h2>Samples</h2><p class="soft">Specimens counted: detections as classified, not corrected by a '
@@ -149,17 +158,23 @@ def further_tables(results: Results) -> str:
     return "".join(parts)
 
 
-def slide_table(results: Results, anchors: Mapping[str, str]) -> str:
-    """The slides: where each scan is, what was analysed of it, and its boxes for QuPath."""
+def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str, str] | None = None) -> str:
+    """The slides: where each scan is, what was analysed of it, and its boxes for QuPath.
+
+    ``links``: where a slide's name leads to. With them the file of boxes, which lies beside a page on disk, is left out.
+    """
     rows = []
     for slide in results.manifest["slides"]:
         slide_id = str(slide["slide_id"])
-        place = Html(f'<span id="{anchors[slide_id]}">{escape(slide_id)}</span>')
+        name = escape(slide_id)
+        if links is not None and slide_id in links:
+            name = f'<a href="{escape(links[slide_id])}">{name}</a>'
+        place = Html(f'<span id="{anchors[slide_id]}">{name}</span>')
         boxes = "" if slide["status"] == "failed" else f"geojson/{slide_id}.geojson"
         size = f"{slide['width_px']} x {slide['height_px']} px" if "width_px" in slide else ""
         mpp = f"{slide['mpp_x']:g}" if "mpp_x" in slide else ""
         area = "" if slide.get("area_mm2") is None else f"{slide['area_mm2']:.2f}"
-        link = Html(f'<a href="{quote(boxes)}">boxes</a>') if boxes else ""
+        link = Html(f'<a href="{quote(boxes)}">boxes</a>') if boxes and links is None else ""
         rows.append(
             [place, slide["sample_id"], slide["status"], slide.get("objects"), area, size, mpp, link, slide["path"]]
         )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from slidepipe import store
 from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report import sections
-from slidepipe.report.chart import chart_samples, draw_chart, order_genera, write_chart
+from slidepipe.report.chart import chart_samples, draw_chart, genera_in_order, write_chart
+from slidepipe.report.chart_parts import Link
 from slidepipe.report.clusters import MOST_CLUSTERED, Group, group_alike
 from slidepipe.report.gallery import STYLE as GALLERY_STYLE
 from slidepipe.report.gallery import (
@@ -42,16 +44,20 @@ def write_all(results_path: Path) -> None:
 
 def write_charts(results: Results) -> dict[str, str]:
     """Write chart.svg and chart.pdf, of several wells one a well, numbered from the second. Returns the file names by well."""
-    wells = list(dict.fromkeys(results.counts["well"].astype(str)))
     names = {}
-    for number, well in enumerate(wells, start=1):
-        own = results.counts[results.counts["well"].astype(str) == well]
-        long = results.counts_long[results.counts_long["sample_id"].isin(own["sample_id"])]
-        samples, shares = chart_samples(own, long)
+    for number, (well, figure) in enumerate(draw_charts(results), start=1):
         name = "chart" if number == 1 else f"chart-{number}"
-        write_chart(draw_chart(f"Well {well}", samples, shares), results.path, name)
+        write_chart(figure, results.path, name)
         names[well] = f"{name}.svg"
     return names
+
+
+def draw_charts(results: Results, link: Link | None = None) -> Iterator[tuple[str, Figure]]:
+    """Each well and its chart; ``link``: see :func:`~slidepipe.report.chart.draw_chart`."""
+    for well in dict.fromkeys(results.counts["well"].astype(str)):
+        own = results.counts[results.counts["well"].astype(str) == well]
+        long = results.counts_long[results.counts_long["sample_id"].isin(own["sample_id"])]
+        yield well, draw_chart(f"Well {well}", *chart_samples(own, long), link)
 
 
 def report_page(results: Results, charts: Mapping[str, str]) -> str:
@@ -59,7 +65,7 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
     objects = read_objects(results)
     anchors = {str(slide["slide_id"]): f"slide-{number}" for number, slide in enumerate(results.manifest["slides"], 1)}
     by_genus = dict(list(objects[objects["state"] == ACCEPTED].groupby("genus", sort=True)))
-    names = [genus for genus in _genera_in_order(results) if genus in by_genus]
+    names = [genus for genus in genera_in_order(results.counts, results.counts_long) if genus in by_genus]
     each = shelf_length(len(names))
     ranges = _ranges(results)
     shelves = {
@@ -85,7 +91,7 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
         sections.glance(results),
         *(_chart(results.path / name, well) for well, name in charts.items()),
         sections.contents(names, {genus: len(by_genus[genus]) for genus in names}, len(groups)),
-        sections.sample_table(results, _genera_in_order(results)),
+        sections.sample_table(results, genera_in_order(results.counts, results.counts_long)),
         sections.further_tables(results),
         *(_genus_section(results, genus, by_genus[genus], shelves[genus], frame) for genus in names),
         _unknown_section(objects, groups, sampled, frame),
@@ -94,14 +100,6 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
         sections.how_made(results),
     ]
     return page(title, "\n".join(parts), GALLERY_STYLE + sections.STYLE)
-
-
-def _genera_in_order(results: Results) -> list[str]:
-    """All genera: those found as the chart has them, then those that were not."""
-    samples, shares = chart_samples(results.counts, results.counts_long)
-    samples.sort(key=lambda sample: (sample.depth_m is None, sample.depth_m or 0.0))
-    found, missing = order_genera(samples, shares)
-    return [*found, *missing]
 
 
 def _ranges(results: Results) -> dict[str, list[dict[Any, Any]]]:
