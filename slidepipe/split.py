@@ -23,15 +23,21 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     slender but long. Distances are those of ``dense``, the pixels of the mask that are plainly object: pale fringes that two
     neighbours share would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask.
     """
+    area = int(np.count_nonzero(mask))
+    # Beside its largest disc a mask must have room for a second one, or there is nothing to part. A disc counts from half the
+    # usual radius, so the smallest need not even be measured.
+    if area < np.pi * least_radius_px**2 * (1 + _SLENDER_RADIUS**2):
+        return mask.astype(np.int32)
     core = fill_holes(dense & mask)
-    if core.sum() < _DENSE_SHARE * mask.sum():
+    if np.count_nonzero(core) < _DENSE_SHARE * area:
         core = mask
     distance = inner_distance(core)
+    if area < np.pi * (distance.max() ** 2 + least_radius_px**2):
+        return mask.astype(np.int32)
     side = 2 * max(1, round(least_radius_px / 2)) + 1
     is_peak = distance == ndimage.maximum_filter(distance, size=side)
     markers, count = ndimage.label(is_peak & (distance >= _SLENDER_RADIUS * least_radius_px), EIGHT)
-    # Beside its largest disc a mask must have room for a second one, or there is nothing to part.
-    if count < 2 or mask.sum() < np.pi * (distance.max() ** 2 + least_radius_px**2):
+    if count < 2:
         return mask.astype(np.int32)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)
     radii = np.zeros(count + 1)
@@ -44,19 +50,19 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
 
 def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]:
     """Half width of the neck between each two basins that touch: the largest distance on their common border."""
-    necks: dict[tuple[int, int], float] = {}
     height, width = basins.shape
+    pairs, levels = [], []
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
         here = (slice(0, height - dy), slice(max(0, -dx), min(width, width - dx)))
         there = (slice(dy, height), slice(max(0, dx), min(width, width + dx)))
-        border = (basins[here] != basins[there]) & (basins[here] > 0) & (basins[there] > 0)
-        level = np.minimum(distance[here][border], distance[there][border])
-        for one, other, value in zip(
-            basins[here][border].tolist(), basins[there][border].tolist(), level.tolist(), strict=True
-        ):
-            key = (min(one, other), max(one, other))
-            necks[key] = max(necks.get(key, 0.0), value)
-    return necks
+        border = np.nonzero((basins[here] != basins[there]) & (basins[here] > 0) & (basins[there] > 0))
+        one, other = basins[here][border].astype(np.int64), basins[there][border].astype(np.int64)
+        pairs.append(np.minimum(one, other) << 32 | np.maximum(one, other))
+        levels.append(np.minimum(distance[here][border], distance[there][border]))
+    keys, place = np.unique(np.concatenate(pairs), return_inverse=True)
+    widest = np.zeros(len(keys))
+    np.maximum.at(widest, place, np.concatenate(levels))
+    return {(key >> 32, key & 0xFFFFFFFF): level for key, level in zip(keys.tolist(), widest.tolist(), strict=True)}
 
 
 def _merge(
