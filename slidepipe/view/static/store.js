@@ -1,0 +1,204 @@
+// Labels in this tab: written through to the server one after another, undone from here, and kept abreast of other tabs.
+
+const page = JSON.parse(document.getElementById("page").dataset.page);
+export const settings = page;
+export const stamp = encodeURIComponent(page.stamp);
+export const NOT_A_FOSSIL = "not a fossil";
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") made.textContent = value;
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export async function ask(path, body) {
+  const options = body === undefined
+    ? {}
+    : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer. Start 'slidepipe view' again; every label that was acknowledged is kept.");
+  }
+  const told = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
+  if (!answer.ok) throw new Error(told.error || `The server answered ${answer.status}.`);
+  return told;
+}
+
+export function trouble(message) {
+  const alert = document.getElementById("alert");
+  alert.hidden = !message;
+  alert.textContent = message || "";
+}
+
+export function say(message) {
+  const said = document.getElementById("said");
+  if (said) said.textContent = message;
+}
+
+const who = document.getElementById("who");
+who.value = localStorage.getItem("slidepipe who") || "";
+who.addEventListener("change", () => localStorage.setItem("slidepipe who", who.value.trim()));
+
+const UNDO = "slidepipe undo";
+
+class Labels extends EventTarget {
+  labels = new Map(); // object id -> genus, or "" for not a fossil
+  missed = []; // {object_id, slide_id, box, genus}
+  #epoch = "";
+  #sequence = -1;
+  #work = Promise.resolve();
+  #undo = JSON.parse(sessionStorage.getItem(UNDO) || "[]");
+
+  get(id) {
+    return this.labels.has(id) ? this.labels.get(id) : null;
+  }
+
+  get canUndo() {
+    return this.#undo.length > 0;
+  }
+
+  // Everything that talks to the server waits for what was said before it.
+  #queue(act) {
+    const done = this.#work.then(act);
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  sync() {
+    return this.#queue(async () => {
+      const told = await ask(`/api/labels?epoch=${this.#epoch}&since=${this.#sequence < 0 ? "" : this.#sequence}`);
+      if (told.whole) this.labels = new Map();
+      for (const [id, label] of Object.entries(told.labels)) {
+        if (label === null) this.labels.delete(id);
+        else this.labels.set(id, label);
+      }
+      this.missed = told.missed;
+      const changed = told.epoch !== this.#epoch || told.sequence !== this.#sequence;
+      this.#epoch = told.epoch;
+      this.#sequence = told.sequence;
+      trouble("");
+      if (changed) this.dispatchEvent(new Event("change"));
+    });
+  }
+
+  // Label objects; shown at once, taken back if the server refuses.
+  async label(ids, label) {
+    const before = ids.map((id) => this.get(id));
+    this.#show(ids, ids.map(() => label));
+    try {
+      await this.#queue(() => ask("/api/labels", {
+        labels: ids.map((object_id) => ({ object_id, label })),
+        who: who.value.trim(),
+      }));
+    } catch (error) {
+      this.#show(ids, before);
+      trouble(`Not kept: ${error.message}`);
+      return false;
+    }
+    this.#remember({ ids, before, after: label });
+    await this.#settle();
+    return true;
+  }
+
+  async draw(slide_id, box, genus) {
+    try {
+      const told = await this.#queue(() => ask("/api/missed", { slide_id, box, genus, who: who.value.trim() }));
+      this.#remember({ ids: [told.object_id], before: [null], after: genus });
+      await this.#settle();
+      return told.object_id;
+    } catch (error) {
+      trouble(`Not kept: ${error.message}`);
+      return null;
+    }
+  }
+
+  // Take the last step of this tab back. What another tab has changed since stays.
+  async undo() {
+    const step = this.#undo.pop();
+    if (!step) return null;
+    try {
+      const told = await this.#queue(() => ask("/api/labels", {
+        labels: step.ids.map((object_id, place) => ({ object_id, label: step.before[place] })),
+        expected: step.ids.map(() => step.after),
+        who: who.value.trim(),
+      }));
+      sessionStorage.setItem(UNDO, JSON.stringify(this.#undo));
+      await this.#settle();
+      return { ids: step.ids, leftOut: told.left_out.length };
+    } catch (error) {
+      this.#undo.push(step);
+      trouble(`Not undone: ${error.message}`);
+      return null;
+    }
+  }
+
+  #remember(step) {
+    this.#undo.push(step);
+    while (this.#undo.length > 200) this.#undo.shift();
+    try {
+      sessionStorage.setItem(UNDO, JSON.stringify(this.#undo));
+    } catch {
+      sessionStorage.removeItem(UNDO); // too large to outlive this page: undo still works in it
+    }
+  }
+
+  async #settle() {
+    try {
+      await this.sync();
+    } catch (error) {
+      trouble(error.message);
+    }
+  }
+
+  #show(ids, labels) {
+    ids.forEach((id, place) => {
+      if (labels[place] === null) this.labels.delete(id);
+      else this.labels.set(id, labels[place]);
+    });
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+export const labels = new Labels();
+
+export function start() {
+  const look = () => labels.sync().catch((error) => trouble(error.message));
+  setInterval(() => {
+    if (!document.hidden) look();
+  }, 2000);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) look();
+  });
+  return look();
+}
+
+let waiting = null;
+export function tellCounts(show) {
+  clearTimeout(waiting);
+  waiting = setTimeout(async () => {
+    try {
+      show(await ask("/api/counts"));
+    } catch (error) {
+      trouble(error.message);
+    }
+  }, 120);
+}
+
+export function tally(counts, name) {
+  const target = document.getElementById("tally");
+  const row = counts.genera.find((other) => other.genus === name);
+  target.replaceChildren();
+  if (row) {
+    target.append(element("i", { text: row.genus }), ": counted ", element("b", { text: row.count }), ", reviewed ",
+      element("b", { text: row.reviewed, id: "reviewed" }));
+    if (row.corrected !== "") target.append(`, estimate ${row.corrected} (${row.corrected_low} to ${row.corrected_high})`);
+    target.append(". ");
+  }
+  target.append(`${counts.labelled} labelled, ${counts.missed} drawn`);
+}
