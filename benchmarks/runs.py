@@ -1,6 +1,7 @@
 """Runs as processes of their own, for measurements and tests that kill, damage or divide them."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -66,6 +67,18 @@ def finish(plan: RunPlan, out: Path, log: Path, timeout_s: float = 600, **option
     finally:
         kill_group(process)
     return Ended(status, log.read_text(encoding="utf-8", errors="replace"), time.monotonic() - started)
+
+
+def obey_modes() -> None:
+    """For ``preexec_fn``: what is started may read no file whose mode forbids it, though it be root's (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in _IGNORE_MODES:
+        if os.getuid() == 0 and libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "the capability to read every file cannot be given up")
+
+
+#: From linux/prctl.h and linux/capability.h: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+_PR_CAPBSET_DROP, _IGNORE_MODES = 24, (1, 2)
 
 
 def kill_group(process: "subprocess.Popen[bytes]") -> None:

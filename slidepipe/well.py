@@ -180,13 +180,20 @@ def _slides_below(folder: Path) -> list[Path]:
             ) from error
         if (here / "manifest.json").exists() and (here / "slides").is_dir():
             continue
+        if here != folder and any(entry.name == "Slidedat.ini" for entry in entries):
+            found.append(
+                here.with_name(here.name + ".mrxs")
+            )  # is missing: listed, so that the slide is not lost unsaid
+            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if entry.is_dir() and entry.suffix.lower() not in SLIDE_SUFFIXES:
                 if not entry.with_name(entry.name + ".mrxs").exists():  # a MIRAX slide's own data
                     pending.append(entry)
-            elif entry.suffix.lower() in SLIDE_SUFFIXES:
+            elif (
+                entry.suffix.lower() in SLIDE_SUFFIXES
+            ):  # a folder of such a name too: it cannot be opened, and is listed so
                 found.append(entry)
     return sorted(found)
 
