@@ -47,27 +47,35 @@ def density(grey: UInt8Array, scanned: BoolArray, background: Int16Array) -> Int
     :func:`background_of`. Unscanned pixels get 0; so do slivers of scan too thin to have a background (less than a quarter of
     every cell near them).
     """
-    rows, columns = background.shape
+    columns = background.shape[1]
+    known = bool((background != UNKNOWN).all())
     levels: Int32Array = np.where(background == UNKNOWN, _FAR_TOO_DENSE, background.astype(np.int32))
     levels = np.pad(levels, 1, mode="edge")
     # A pixel lies between two cell centres; weights count in half pixels, so that they are whole numbers.
-    whole = 2 * CELL_PX
+    whole, half = 2 * CELL_PX, CELL_PX // 2
     bits = 2 * (whole.bit_length() - 1)  # whole is a power of two: a shift is the quicker division by whole ** 2
     offset = np.arange(CELL_PX)
-    is_after = (offset >= CELL_PX // 2).astype(np.intp)
-    weight = (2 * offset + 1 + CELL_PX) % whole
-    column = np.repeat(np.arange(columns), CELL_PX) + np.tile(is_after, columns)
-    row = np.repeat(np.arange(rows), CELL_PX) + np.tile(is_after, rows)
-    column_weight, row_weight = np.tile(weight, columns).astype(np.int32), np.tile(weight, rows).astype(np.int32)
+    weight = ((2 * offset + 1 + CELL_PX) % whole).astype(np.int32)
+    column = np.repeat(np.arange(columns), CELL_PX) + np.tile((offset >= half).astype(np.intp), columns)
+    column_weight = np.tile(weight, columns)
     across: Int32Array = levels[:, column] * (whole - column_weight) + levels[:, column + 1] * column_weight
+    first: Int32Array = across[:-1] * whole + whole * whole // 2
+    step: Int32Array = across[1:] - across[:-1]
     out: Int16Array = np.empty(grey.shape, np.int16)
-    for top in range(0, grey.shape[0], CELL_PX):  # one row of cells at a time stays in the processor's cache
-        strip = slice(top, top + CELL_PX)
-        below = row_weight[strip, None]
-        level = across[row[strip]] * (whole - below) + across[row[strip] + 1] * below
-        level = np.minimum((level + whole * whole // 2) >> bits, np.iinfo(np.int16).max)
-        np.subtract(_OD_OF_GREY[grey[strip]], level.astype(np.int16), out=out[strip])
-    out[~scanned | (out < np.iinfo(np.int16).min // 2)] = 0
+    for top in range(
+        0, grey.shape[0], half
+    ):  # half a row of cells lies between two centres, and stays in the processor's cache
+        strip = slice(top, top + half)
+        above = (top + half) // CELL_PX
+        level = step[above] * weight[top % CELL_PX : top % CELL_PX + half, None]
+        level += first[above]
+        level >>= bits
+        if not known:
+            np.minimum(level, np.iinfo(np.int16).max, out=level)
+        # No index lies outside, and "wrap" is the mode that does not look for one first.
+        np.subtract(_OD_OF_GREY.take(grey[strip], mode="wrap"), level.astype(np.int16), out=out[strip])
+    if not (known and scanned.all()):
+        out[~scanned | (out < np.iinfo(np.int16).min // 2)] = 0
     return out
 
 

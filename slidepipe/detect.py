@@ -212,7 +212,7 @@ class _Search:
     def _reaches(self, place: Place) -> bool:
         """Can the core own what lies at a place, or what that encloses?"""
         (rows, columns), (x0, y0, x1, y1) = place, self.core
-        return columns.start < x1 and columns.stop > x0 and rows.start < y1 and rows.stop > y0
+        return bool(columns.start < x1 and columns.stop > x0 and rows.start < y1 and rows.stop > y0)
 
     @staticmethod
     def _denser_than(threshold: float, dens: Int16Array) -> BoolArray:

@@ -361,7 +361,12 @@ def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
 
 def _composite(rgba: UInt8Array, background: tuple[int, int, int]) -> tuple[UInt8Array, BoolArray]:
     alpha = rgba[..., 3]
-    rgb = np.ascontiguousarray(rgba[..., :3])
+    rgb = np.empty((*alpha.shape, 3), np.uint8)
+    for channel in range(3):  # three times as fast as copying pixels of three bytes
+        rgb[..., channel] = rgba[..., channel]
+    # All four bytes of a pixel as one number, alpha the highest: the usual case, all of it scanned, is told in one look.
+    if rgba.size and rgba.view("<u4").min() >= 0xFF000000:
+        return rgb, np.ones(alpha.shape, np.bool_)
     scanned = alpha >= 128  # a resampled edge of the scan has partial alpha
     partial = alpha < 255
     if partial.any():
