@@ -289,7 +289,8 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
     with (out / "failures.csv").open(encoding="utf-8", newline="") as file:
         failures = list(csv.DictReader(file))
     for slide in damaged:
-        reasons = [row["reason"] for row in failures if row["slide_id"] == slide.slide_id]
+        mine = [row for row in failures if row["slide_id"] == slide.slide_id]
+        reasons, stages = [row["reason"] for row in mine], {row["stage"] for row in mine}
         row, twin = rows.get(slide.slide_id), twins[Path(slide.source).suffix]
         slide.told = reasons[0] if reasons else ""
         if row is None:
@@ -316,7 +317,7 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
 _NAMING = ("slide_id", "sample_id", "well", "depth_m", "sample_type")
 
 #: Outcomes that must not be.
-WRONG = ("not told", "failed without a reason", "partial without a reason")
+WRONG = ("not told", "partial, no area lost", "failed without a reason", "partial without a reason")
 
 
 def run_damaged(plan: runs.RunPlan, out: Path, damaged: Sequence[Damaged], **options: Any) -> runs.Ended:
