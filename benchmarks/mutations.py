@@ -300,11 +300,9 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
         elif row["status"] == "failed":
             slide.outcome = "failed"
         elif row["status"] == "partial":
-            # A lost crop costs no area; a lost region does.
-            lost = float(row["area_mm2"]) < float(twin["area_mm2"])
-            slide.outcome = (
-                "partial" if lost or any("crop" in reason for reason in reasons) else "partial, no area lost"
-            )
+            # A lost crop is an object that is told to be unusable; a lost region is lost area.
+            lost = "detect" not in stages or float(row["area_mm2"]) < float(twin["area_mm2"])
+            slide.outcome = "partial" if lost else "partial, no area lost"
         elif all(row[name] == twin[name] for name in row if name not in _NAMING):
             slide.outcome = "whole"
         elif float(row["area_mm2"]) < float(twin["area_mm2"]):
