@@ -1,0 +1,276 @@
+"""What a run does again and what it does not: absent slides, crops that are not kept, parts that could not be read."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slidepipe import store
+from slidepipe.config import parse_config
+from slidepipe.errors import RegionError, ResultsError, WellError
+from slidepipe.flow import run_well
+from slidepipe.manifest import RunSummary
+from slidepipe.report import write_report
+from slidepipe.results import Results
+from slidepipe.slide import Slide, _handles
+from slidepipe.tables import TABLES
+from tests import drawn
+
+SLIDES = ("1_2-3 100 mDC", "1_2-3 200,5 mC", "1_2-3 300 mSWC")
+
+
+@pytest.fixture
+def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
+    return {
+        "reference": str(colour_well / "reference"),
+        "plugins": [str(test_plugins)],
+        "backbone": {"name": "mean-colour", "views": 1},
+        "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
+        "run": {"scheduler": "threads", "workers": 2},
+    }
+
+
+def run(well: Path, out: Path, config: dict[str, Any], **changes: Any) -> RunSummary:
+    return run_well(well, out, parse_config({**config, **changes}, "test"))
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in TABLES}
+
+
+@pytest.fixture
+def well(colour_well: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(colour_well / "well", tmp_path / "well"))
+
+
+@pytest.mark.parametrize("gone", ["the folder", "the scans"])
+def test_another_backbone_and_head_need_no_slides(
+    well: Path, tmp_path: Path, config: dict[str, Any], gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, fresh = tmp_path / "results", tmp_path / "fresh"
+    eight = {"backbone": {"name": "mean-colour", "views": 8}}
+    run(well, out, config)
+    run(well, fresh, config, **eight)
+    if gone == "the folder":
+        shutil.move(well, tmp_path / "away")
+    else:
+        for path in [*well.glob("*.svs"), *well.glob("*.mrxs")]:
+            path.unlink()
+    assert run(well, out, config, **eight).exit_status == 0
+    assert tables(out) == tables(fresh)
+    assert "its slides are not there" in caplog.text
+    assert not run(well, out, config, **eight).redone
+    assert run(well, out, config, **eight, head={"name": "logistic", "alpha": 0.05}).redone
+    # Detection needs pixels: nothing is counted from boxes of other settings.
+    summary = run(well, out, config, **eight, detector={"settings": {"min_size_um": 11.0}})
+    assert len(summary.failed) == 3
+    assert "the slide is not there" in summary.reason
+    assert pd.read_csv(out / "counts.csv")["total"].isna().all()
+    # With the settings they were stored with, what is stored still does.
+    assert run(well, out, config, **eight).exit_status == 0
+    assert tables(out) == tables(fresh)
+
+
+def test_a_well_that_is_not_there_and_never_was_is_an_error(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    run(well, tmp_path / "results", config)
+    with pytest.raises(WellError, match="no such file or folder"):
+        run(tmp_path / "nowhere", tmp_path / "results", config)
+
+
+def test_a_slide_that_left_the_well_leaves_the_tables_with_a_word(
+    well: Path, tmp_path: Path, config: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "results"
+    run(well, out, config)
+    (well / f"{SLIDES[0]}.svs").rename(tmp_path / "aside.svs")
+    run(well, out, config)
+    assert f"{SLIDES[0]} was in these results and is not in the well any more" in caplog.text
+    assert set(pd.read_csv(out / "counts_slides.csv")["slide_id"]) == set(SLIDES[1:])
+    (tmp_path / "aside.svs").rename(well / f"{SLIDES[0]}.svs")
+    parts = [store.slide_folder(out, SLIDES[0]) / stage / "zarr.json" for stage in store.STAGES]
+    before = [part.stat().st_mtime_ns for part in parts]
+    run(well, out, config)
+    assert [part.stat().st_mtime_ns for part in parts] == before  # what is stored of it stayed
+
+
+def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
+    well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    kept, none = tmp_path / "kept", tmp_path / "none"
+    run(well, kept, config)
+    run(well, none, config, crops="none")
+    assert tables(none) == tables(kept)
+    assert not run(well, none, config, crops="none").redone
+    stored = sum(path.stat().st_size for path in (none / "slides").rglob("*") if path.is_file())
+    assert stored < 0.5 * sum(path.stat().st_size for path in (kept / "slides").rglob("*") if path.is_file())
+    # Pictures come from the slides, as long as these are there.
+    with_crops, without = Results(kept), Results(none)
+    for object_id in with_crops.objects["object_id"]:
+        assert without.jpeg(object_id) == with_crops.jpeg(object_id)
+    # Another backbone cuts again; wanted after all, the crops come back.
+    eight = {"backbone": {"name": "mean-colour", "views": 8}}
+    run(well, none, config, crops="none", **eight)
+    run(well, kept, config, **eight)
+    assert tables(none) == tables(kept)
+    run(well, none, config, **eight)
+    assert tables(none) == tables(kept)
+    assert all(store.CropReader(store.slide_folder(none, slide)).jpeg(0) for slide in SLIDES)
+    run(well, none, config, crops="none", **eight)
+    shutil.move(well, tmp_path / "away")
+    assert not run(well, none, config, crops="none", **eight).redone
+    _handles.open.clear()  # an open file outlives its name
+    gone = Results(none)
+    assert gone.jpeg(gone.objects["object_id"][0]) == b""
+    with pytest.raises(ResultsError, match="has no crop"):
+        gone.crop(gone.objects["object_id"][0])
+    write_report(none)
+    failed = run(well, none, config, crops="none")
+    assert "what is stored of it is not enough" in failed.reason
+
+
+def failing(times: int, when: Callable[[Slide, tuple[Any, ...]], bool]) -> tuple[Any, list[int]]:
+    """A ``Slide.read`` that fails the first ``times`` times that it is called so."""
+    real, failures = Slide.read, []
+
+    def read(self: Slide, *where: Any) -> Any:
+        if len(failures) < times and when(self, where):
+            failures.append(1)
+            raise RegionError(f"{self.meta.path}: the drive is away")
+        return real(self, *where)
+
+    return read, failures
+
+
+def of_second_slide(slide: Slide, where: tuple[Any, ...]) -> bool:
+    return "200,5" in slide.meta.path.name
+
+
+def test_a_drive_that_stumbles_costs_nothing(
+    well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(well, tmp_path / "whole", config)
+    read, failures = failing(3, of_second_slide)
+    monkeypatch.setattr(Slide, "read", read)
+    assert run(well, tmp_path / "results", config).exit_status == 0
+    assert len(failures) == 3
+    assert tables(tmp_path / "results") == tables(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stage", ["detect", "crop"])
+def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
+    well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    discs = [(x, y, 80, drawn.AMBER) for x in range(300, 4000, 900) for y in range(300, 4000, 900)]
+    drawn.svs(well / "1_2-3 400 mC.svs", drawn.field(4096, 4096, discs))
+    run(well, tmp_path / "whole", config)
+    out = tmp_path / "results"
+
+    def corner(slide: Slide, where: tuple[Any, ...]) -> bool:
+        level, x, y = where[:3]
+        scale = level.openslide_downsample
+        inside = 0 <= x * scale < 1000 and 0 <= y * scale < 1000
+        return "400" in slide.meta.path.name and inside and (scale > 1) == (stage == "detect")
+
+    slides = [*SLIDES, "1_2-3 400 mC"]
+    read, failures = failing(10**9, corner)
+    with monkeypatch.context() as patch:
+        patch.setattr(Slide, "read", read)
+        summary = run(well, out, config)
+        assert failures
+        assert summary.partial == ("1_2-3 400 mC",)
+        assert set(pd.read_csv(out / "failures.csv")["stage"]) == {stage}
+        assert set(pd.read_csv(out / "failures.csv")["reason"]) == {"the drive is away"}
+        stored = [store.slide_folder(out, slide) / "boxes" / "zarr.json" for slide in slides]
+        before = [path.stat().st_mtime_ns for path in stored]
+        assert not run(well, out, config).redone  # it is still away: nothing is made anew
+        assert [path.stat().st_mtime_ns for path in stored] == before
+    assert run(well, out, config).exit_status == 0
+    assert tables(out) == tables(tmp_path / "whole")
+    after = [path.stat().st_mtime_ns for path in stored]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, True, stage == "crop"]
+
+
+def test_a_slide_that_fails_is_tried_once_more_at_the_end(
+    well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(well, tmp_path / "whole", config)
+    real, opened = Slide._open, []
+
+    def away(self: Slide) -> Any:
+        opened.append(self._path.name)
+        # The second opening is a worker's, after the plan's.
+        if "200,5" in self._path.name and opened.count(self._path.name) == 2:
+            raise OSError(116, "Stale file handle")
+        return real(self)
+
+    monkeypatch.setattr(Slide, "_open", away)
+    assert run(well, tmp_path / "results", config).exit_status == 0
+    assert tables(tmp_path / "results") == tables(tmp_path / "whole")
+
+
+def test_boxes_made_anew_take_what_was_made_of_the_old_ones_away(tmp_path: Path) -> None:
+    for stage in store.STAGES:
+        store.publish(tmp_path, stage, "f", {}, lambda group: group.create_array("x", data=np.zeros(2)))
+    store.save_part(store.part_path(tmp_path, "embeddings", "f", 0), x=np.zeros(1))
+    store.retract(tmp_path, "crops", "embeddings")
+    assert [store.is_done(tmp_path, stage, "f") for stage in store.STAGES] == [True, False, False]
+    assert not store.part_path(tmp_path, "embeddings", "f", 0).exists()
+    store.save_part(store.part_path(tmp_path, "crops", "old", 0), x=np.zeros(1))
+    store.save_part(store.part_path(tmp_path, "crops", "new", 0), x=np.zeros(1))
+    store.drop_other_parts(tmp_path, {"crops": "new"})
+    assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["crops-new"]
+
+
+def test_two_slides_whose_stores_would_lie_in_each_other_are_refused(
+    well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    (well / SLIDES[0]).mkdir()
+    shutil.copy(well / f"{SLIDES[0]}.svs", well / SLIDES[0] / "boxes.svs")
+    (well / "samples.csv").write_text(f"slide,well,depth_m\n{SLIDES[0]}/boxes,1/2-3,7\n")
+    with pytest.raises(WellError, match="rename this slide"):
+        run(well, tmp_path / "results", config)
+
+
+def test_tables_of_one_run_are_not_shown_with_the_store_of_another(
+    well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    out = tmp_path / "results"
+    run(well, out, config)
+    folder = store.slide_folder(out, SLIDES[0])
+    store.publish(
+        folder,
+        "embeddings",
+        "of another run",
+        {},
+        lambda group: store.write_embeddings(group, np.zeros((16, 2), np.float32)),
+    )
+    results = Results(out)
+    with pytest.raises(ResultsError, match=r"the embeddings of 1_2-3 100 mDC are not those.*cut short"):
+        results.embedding(f"{SLIDES[0]}:00000")
+    assert results.embedding(f"{SLIDES[1]}:00000").shape == (6,)
+
+
+def test_a_mistyped_well_is_mended_in_the_same_results(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    out = tmp_path / "results"
+    run(well, out, config)
+    rows = "".join(f'"{slide}",9/9-9\n' for slide in SLIDES)
+    (well / "samples.csv").write_text(f"slide,well\n{rows}")
+    assert run(well, out, config).redone
+    assert set(pd.read_csv(out / "counts.csv")["well"]) == {"9/9-9"}
+
+
+def test_names_that_look_like_numbers_or_nothing_are_names(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    out = tmp_path / "results"
+    (well / f"{SLIDES[0]}.svs").rename(well / "0012.svs")
+    (well / "samples.csv").write_text(
+        "slide,well,depth_m\n0012,NA,5\n" + "".join(f'"{name}",NA,\n' for name in SLIDES[1:])
+    )
+    run(well, out, config)
+    results = Results(out)
+    assert set(results.counts_slides["slide_id"]) == {"0012", *SLIDES[1:]}
+    assert set(results.counts["well"]) == {"NA"}
+    assert results.counts["depth_m"].tolist() == [5, 200.5, 300]
