@@ -174,16 +174,16 @@ def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str
         size = f"{slide['width_px']} x {slide['height_px']} px" if "width_px" in slide else ""
         mpp = f"{slide['mpp_x']:g}" if "mpp_x" in slide else ""
         area = "" if slide.get("area_mm2") is None else f"{slide['area_mm2']:.2f}"
-        link = Html(f'<a href="{quote(boxes)}">boxes</a>') if boxes and links is None else ""
-        rows.append(
-            [place, slide["sample_id"], slide["status"], slide.get("objects"), area, size, mpp, link, slide["path"]]
-        )
+        link = Html(f'<a href="{quote(boxes)}">boxes</a>') if boxes else ""
+        files = [link, slide["path"]] if links is None else [slide["path"]]
+        rows.append([place, slide["sample_id"], slide["status"], slide.get("objects"), area, size, mpp, *files])
     head = ["slide", "sample", "status", "objects", "area mm\u00b2", "size", "\u00b5m a pixel", "QuPath", "scan"]
-    return (
-        '<section id="slides"><h2>Slides</h2><p class="soft">Coordinates under the pictures are level-0 pixels of the whole '
-        "slide. The boxes open in QuPath, where a scan begins at its bounds.</p>"
-        f"{table(head, rows, {3, 4})}</section>"
-    )
+    said = "Coordinates under the pictures are level-0 pixels of the whole slide. "
+    said += "The boxes open in QuPath, where a scan begins at its bounds."
+    if links is not None:
+        head.remove("QuPath")
+        said = "A slide's name opens its scan."
+    return f'<section id="slides"><h2>Slides</h2><p class="soft">{said}</p>{table(head, rows, {3, 4})}</section>'
 
 
 def how_made(results: Results) -> str:

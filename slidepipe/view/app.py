@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,6 +40,7 @@ _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 _FRESH = {"Cache-Control": "no-store"}
 
 Genus = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\W_][^\x00-\x1f\x7f]*$")]
+Label = Annotated[str, Field(max_length=120, pattern=r"^([^\W_][^\x00-\x1f\x7f]*)?$")]
 Who = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -54,14 +55,14 @@ class LabelBody(_Body):
     """One label: a genus, "" for not a fossil, null to withdraw. ``expected``: the label it replaces, if that matters."""
 
     object_id: str = Field(max_length=2000)
-    label: Genus | Literal[""] | None
+    label: Label | None
 
 
 class LabelsBody(_Body):
     """Labels to be written. ``expected``: what each replaces; one that is something else by now is left out."""
 
     labels: list[LabelBody] = Field(max_length=200_000)
-    expected: list[Genus | Literal[""] | None] | None = None
+    expected: list[Label | None] | None = None
     who: Who = ""
 
 
@@ -323,6 +324,9 @@ def _same_tables(request: Request, index: Index) -> None:
 
 def _columns(index: Index, rows: Any) -> dict[str, Any]:
     """Objects as columns of small numbers: names and states by their place in ``names`` and :data:`STATES`."""
+    if rows.empty:
+        kinds = ("slide", "row", "state", "name", "p_value", "distance")
+        return {"states": list(STATES), **{kind: [] for kind in kinds}}
     names = {name: place for place, name in enumerate(index.names)}
     slides = {str(slide["slide_id"]): place for place, slide in enumerate(index.slides)}
     candidates = rows["genus"].where(rows["genus"].notna(), rows["candidate"])

@@ -13,6 +13,14 @@ class BytesCache:
         self._values: OrderedDict[Hashable, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all values held."""
+        return self._held_bytes
+
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         """The value of ``key``, made by ``make`` if it is not held. What ``make`` raises is passed on, and nothing is kept."""
         with self._lock:

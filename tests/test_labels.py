@@ -1,0 +1,144 @@
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slidepipe.correct import correct_counts, review_counts
+from slidepipe.errors import ResultsError
+from slidepipe.labels import Missed, missed_id, missed_number, read_file, read_labels, read_missed, torn_tail
+from slidepipe.review import sample_review
+from tests.made_results import GENERA, make, slide, table
+
+HEAD = "object_id,genus,slide_id,x0,y0,x1,y1,who,when\n"
+ANSWERS = ["azolla"] * 6 + ["deflandrea"] * 3 + [None] * 4 + ["unusable"]
+
+
+def line(object_id: str, genus: str, box: str = "1,2,30,40", when: str = "2026-01-01T00:00:00+00:00") -> str:
+    return f"{object_id},{genus},a,{box},anna,{when}\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    make(tmp_path / "r", {slide("a"): ANSWERS, slide("b", "200"): ANSWERS[:4], slide("c", "300"): None})
+    return tmp_path / "r"
+
+
+def test_in_a_journal_the_last_line_of_an_object_holds(results: Path) -> None:
+    lines = [
+        line("a:00000", "azolla"), line("a:00001", "spiniferites"), line("a:00000", "not a fossil"),
+        line("a:00002", "azolla"), line("a:00002", "(withdrawn)"),
+    ]  # fmt: skip
+    (results / "labels.csv").write_text(HEAD + "".join(lines))
+    assert read_labels(results) == {"a:00000": "", "a:00001": "spiniferites"}
+
+
+def test_a_withdrawn_label_gives_back_what_the_review_says(results: Path) -> None:
+    sample_review(results, 8)
+    rows = table(results, "review.csv")
+    rows.loc[0, "genus"] = "azolla"
+    rows.to_csv(results / "review.csv", index=False)
+    name = rows["object_id"][0]
+    (results / "labels.csv").write_text(HEAD + line(name, "deflandrea"))
+    assert read_labels(results)[name] == "deflandrea"
+    (results / "labels.csv").write_text(HEAD + line(name, "deflandrea") + line(name, "(withdrawn)"))
+    assert read_labels(results)[name] == "azolla"
+
+
+def test_without_the_column_when_two_labels_are_an_error_still(results: Path) -> None:
+    (results / "labels.csv").write_text("object_id,genus\na:00000,azolla\na:00000,deflandrea\n")
+    with pytest.raises(ResultsError, match="has two labels"):
+        read_labels(results)
+
+
+@given(st.integers(0, 200))
+def test_a_line_cut_anywhere_says_all_or_nothing(cut: int) -> None:
+    whole = line("a:00001", '"Genus, sp."')
+    kept = whole[: min(cut, len(whole) - 1)]
+    torn = torn_tail(HEAD + line("a:00000", "azolla") + kept, 9)
+    assert torn in (kept, "")
+    if not torn and kept:  # taken as whole: then all but the time is there
+        assert kept.startswith('a:00001,"Genus, sp.",a,1,2,30,40,anna,')
+
+
+def test_a_half_written_line_is_left_out_and_told(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (results / "labels.csv").write_text(HEAD + line("a:00000", "azolla") + "a:00001,spini")
+    with caplog.at_level(logging.WARNING):
+        assert read_labels(results) == {"a:00000": "azolla"}
+    assert "its last line is incomplete ('a:00001,spini')" in caplog.text
+    # In a file written by hand the last line need not end.
+    (results / "labels.csv").write_text("object_id,genus\na:00001,spini")
+    assert read_labels(results) == {"a:00001": "spini"}
+
+
+def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
+    drawn, gone = missed_id("a", 1), missed_id("a", 2)
+    (results / "labels.csv").write_text(
+        HEAD + line(drawn, "azolla") + line(gone, "azolla") + line(gone, "(withdrawn)") + line("a:00000", "azolla")
+    )
+    assert read_missed(results) == [Missed(drawn, "a", (1, 2, 30, 40), "azolla")]
+    assert read_labels(results) == {"a:00000": "azolla"}
+    (results / "labels.csv").write_text(HEAD + line(drawn, "azolla", box="1,2,,"))
+    with pytest.raises(ResultsError, match="the box of a:missed-0001 is missing or damaged"):
+        read_missed(results)
+
+
+def test_ids_of_drawn_fossils_are_not_those_of_objects() -> None:
+    assert missed_number(missed_id("x: y/missed-1", 12)) == 12
+    assert missed_number("x:00012") is None
+    assert missed_number("missed-0001:00012") is None
+
+
+def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> None:
+    before = (results / "counts.csv").read_bytes()
+    elsewhere = line(missed_id("gone", 1), "azolla").replace(",a,", ",gone,")
+    (results / "labels.csv").write_text(
+        HEAD + line("a:00000", "Deflandrea") + line("a:00001", "not a fossil") + line("a:00009", "azolla")
+        + line("a:00010", "newgenus") + line(missed_id("a", 1), "spiniferites") + elsewhere
+    )  # fmt: skip
+    correct_counts(results)
+    rows = table(results, "counts.csv").set_index("sample_id")
+    raw = pd.read_csv(results / "counts.csv", dtype=str, keep_default_na=False)
+    assert list(raw.columns[-6:]) == ["labelled", "missed", *(f"reviewed_{name}" for name in [*GENERA, "newgenus"])]
+    first = rows.loc["1/2-3 100 mDC"]
+    assert (first["azolla"], first["deflandrea"], first["spiniferites"]) == ("6", "3", "0")  # what was counted stays
+    assert (first["reviewed_azolla"], first["reviewed_deflandrea"]) == ("5", "4")
+    assert (first["reviewed_spiniferites"], first["reviewed_newgenus"]) == ("1", "1")
+    assert (first["labelled"], first["missed"]) == ("4", "1")
+    assert rows.loc["1/2-3 200 mDC", "reviewed_azolla"] == "4"
+    assert rows.loc["1/2-3 300 mDC", "reviewed_azolla"] == ""  # failed: not known
+    once = (results / "counts.csv").read_bytes()
+    correct_counts(results)
+    assert (results / "counts.csv").read_bytes() == once
+    (results / "labels.csv").unlink()
+    correct_counts(results)
+    assert (results / "counts.csv").read_bytes() == before
+
+
+@given(
+    st.dictionaries(st.integers(0, 13), st.sampled_from(["", "azolla", "AZOLLA", "deflandrea", "other"]), max_size=14)
+)
+def test_reviewed_counts_are_a_count_of_all_objects_with_labels_put_in(labels: dict[int, str]) -> None:
+    objects = pd.DataFrame(
+        {
+            "object_id": [f"a:{row:05d}" for row in range(len(ANSWERS))],
+            "sample_id": "s",
+            "state": ["unknown" if answer is None else "unusable" if answer == "unusable" else "accepted" for answer in ANSWERS],
+            "genus": [answer if answer != "unusable" else None for answer in ANSWERS],
+        }
+    )  # fmt: skip
+    told = review_counts(objects, {f"a:{row:05d}": label for row, label in labels.items()}, [], {"a": "s"}, GENERA)
+    expected: dict[str, int] = {}
+    for row, answer in enumerate(ANSWERS):
+        name = labels.get(row, "" if answer in (None, "unusable") else str(answer)).lower()
+        if name:
+            expected[name] = expected.get(name, 0) + 1
+    assert {genus: number for (_, genus), number in told.counts.items()} == expected
+    assert sum(told.labelled.values()) == len(labels)
+
+
+def test_files_that_are_not_there_say_nothing(tmp_path: Path) -> None:
+    assert read_file(tmp_path / "labels.csv").objects == {}
+    assert read_missed(tmp_path) == []

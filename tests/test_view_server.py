@@ -1,0 +1,289 @@
+"""The server's answers, and those it must refuse, over real connections."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slidepipe.errors import SettingsError
+from slidepipe.labels import LABELS, read_labels, read_missed
+from slidepipe.view import command
+from slidepipe.view.guard import is_loopback
+from tests.synthetic import genus_names, make_well
+from tests.view_server import ViewServer, serving
+
+pytest.importorskip("starlette", reason="slidepipe[view] is not installed")
+pytest.importorskip("uvicorn", reason="slidepipe[view] is not installed")
+
+GENUS = genus_names(4)[0]
+EVIL = "<img src=x onerror=alert(1)>'\"&"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("view") / "results"
+    return make_well(
+        folder, samples=5, genera=4, statuses={0: "failed", 2: "partial"}, name=lambda slide: f"{slide} {EVIL}"
+    )
+
+
+@pytest.fixture(scope="module")
+def server(made: Path) -> Iterator[ViewServer]:
+    with serving(made) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_labels(made: Path) -> None:
+    (made / LABELS).unlink(missing_ok=True)
+
+
+def first_object(server: ViewServer) -> str:
+    return str(server.ask("/api/object/0").json["object_id"])
+
+
+def test_pages_open_and_failures_come_first(server: ViewServer) -> None:
+    page = server.ask("/")
+    assert page.status == 200
+    text = page.body.decode()
+    assert text.index("Not analysed") < text.index("<svg") < text.index('id="samples"')
+    assert "1 failed, 1 partial" in text
+    assert "/grid?name=" in text[text.index("<svg") : text.index("</svg>")]  # bars lead to specimens
+    for path in (
+        "/grid",
+        "/slide/1",
+        "/static/grid.js",
+        "/static/vendor/openseadragon.min.js",
+        "/thumb/3.jpg",
+        "/crop/3.jpg",
+    ):
+        assert server.ask(path).status == 200, path
+
+
+def test_nothing_comes_from_elsewhere(server: ViewServer) -> None:
+    for path in ("/", "/grid", "/slide/1"):
+        answer = server.ask(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        text = answer.body.decode()
+        for mark in ('src="http', "src='http", 'href="http', "href='http", "//cdn"):
+            assert mark not in text.replace('xlink:href="http://www.w3.org', ""), (path, mark)
+
+
+def test_a_slide_name_with_html_in_it_is_text(server: ViewServer) -> None:
+    for path in ("/", "/slide/1"):
+        text = server.ask(path).body.decode()
+        assert "<img src=x" not in text
+        assert "&lt;img src=x" in text
+    told = server.ask("/api/slide/1")
+    assert EVIL in told.json["slide_id"]
+    assert told.headers["content-type"] == "application/json"
+    assert told.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2fcli.py",
+        "/static//etc/passwd", "/thumb/../../etc/passwd", "/thumb/%2e%2e%2fmanifest.json.jpg", "/tile/../0/0_0.jpg",
+        "/slide/..%2f..%2fmanifest.json", "/../manifest.json", "/manifest.json", "/thumb/-1.jpg", "/thumb/999999.jpg",
+        "/reference/0/7.jpg", "/slide/99", "/tile/1/99/0_0.jpg", "/api/object/..%2f1",
+    ],
+)  # fmt: skip
+def test_no_path_leads_out(server: ViewServer, path: str) -> None:
+    answer = server.ask(path)
+    assert answer.status in (400, 404), (path, answer.status)
+    assert b"root:" not in answer.body
+    assert b'slidepipe": "' not in answer.body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    ],
+)
+def test_other_sites_are_refused(server: ViewServer, made: Path, headers: dict[str, str]) -> None:
+    name = first_object(server)
+    assert server.ask("/api/objects", headers=headers).status in (403, 421)
+    assert server.ask("/thumb/0.jpg", headers=headers).status in (403, 421)
+    body = {"labels": [{"object_id": name, "label": GENUS}]}
+    assert server.ask("/api/labels", body, headers).status in (403, 421)
+    assert not (made / LABELS).exists()
+
+
+def test_a_form_of_another_page_cannot_label(server: ViewServer, made: Path) -> None:
+    body = json.dumps({"labels": [{"object_id": first_object(server), "label": ""}]})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        assert server.ask("/api/labels", body, {"Content-Type": kind}).status == 415
+    assert not (made / LABELS).exists()
+
+
+def test_own_pages_are_answered(server: ViewServer, made: Path) -> None:
+    name = first_object(server)
+    own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+    answer = server.ask("/api/labels", {"labels": [{"object_id": name, "label": GENUS.upper()}], "who": "anna"}, own)
+    assert answer.status == 200
+    assert read_labels(made) == {name: GENUS}  # as the reference set writes it
+    assert ",anna,20" in (made / LABELS).read_text()
+    assert server.ask("/api/objects", headers={"Host": f"localhost:{server.port}"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["(withdrawn)", "_debris", "=1+1", "a\nb", "x" * 121, " "],
+)
+def test_labels_that_are_no_genus_are_refused(server: ViewServer, made: Path, label: str) -> None:
+    answer = server.ask("/api/labels", {"labels": [{"object_id": first_object(server), "label": label}]})
+    assert answer.status == (200 if label == " " else 400)  # blank is "not a fossil", as in the file
+    assert (made / LABELS).exists() == (label == " ")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/labels", "not json", 400),
+        ("/api/labels", {"labels": [], "more": 1}, 400),
+        ("/api/labels", {"labels": [{"object_id": "../../etc:00001", "label": "a"}]}, 404),
+        ("/api/labels", {"labels": [{"object_id": "x:missed-0009", "label": None}]}, 404),
+        ("/api/missed", {"slide_id": "../..", "box": [600, 300, 700, 400], "genus": "a"}, 404),
+    ],
+)
+def test_requests_that_make_no_sense_write_nothing(
+    server: ViewServer, made: Path, path: str, body: object, status: int
+) -> None:
+    assert server.ask(path, body).status == status
+    assert not (made / LABELS).exists()
+
+
+def test_a_drawn_box_lies_on_the_scanned_part(server: ViewServer, made: Path) -> None:
+    told = server.ask("/api/slide/1").json
+    x0, y0, x1, y1 = told["bounds"]
+    ask = {"slide_id": told["slide_id"], "genus": GENUS}
+    for box in (
+        [x0 - 1, y0, x0 + 50, y0 + 50],
+        [x0, y0, x0 + 2, y0 + 50],
+        [x0 + 50, y0, x0, y0 + 50],
+        [x0, y0, x1 + 1, y1],
+    ):
+        assert server.ask("/api/missed", {**ask, "box": box}).status == 400
+    answer = server.ask("/api/missed", {**ask, "box": [x0, y0, x0 + 50, y0 + 60]})
+    assert answer.status == 200
+    (item,) = read_missed(made)
+    assert (item.object_id, item.box) == (answer.json["object_id"], (x0, y0, x0 + 50, y0 + 60))
+    gone = server.ask("/api/labels", {"labels": [{"object_id": item.object_id, "label": None}]})
+    assert gone.status == 200
+    assert read_missed(made) == []
+
+
+def test_counts_follow_labels_at_once(server: ViewServer, made: Path) -> None:
+    def counts() -> dict[str, tuple[int, int]]:
+        return {row["genus"]: (row["count"], row["reviewed"]) for row in server.ask("/api/counts").json["genera"]}
+
+    before = counts()
+    assert all(count == reviewed for count, reviewed in before.values())
+    objects = pd.read_parquet(made / "objects.parquet")
+    accepted = objects[objects["state"] == "accepted"]
+    name, genus = accepted["object_id"].iloc[0], str(accepted["genus"].iloc[0])
+    other = next(other for other in before if other != genus)
+    server.ask("/api/labels", {"labels": [{"object_id": name, "label": other}]})
+    after = counts()
+    assert after[genus] == (before[genus][0], before[genus][1] - 1)
+    assert after[other] == (before[other][0], before[other][1] + 1)
+
+
+def test_objects_are_selected_and_ordered(server: ViewServer, made: Path) -> None:
+    objects = pd.read_parquet(made / "objects.parquet")
+    genus = str(objects["genus"].dropna().iloc[0])
+
+    def ids(query: str) -> list[int]:
+        return list(server.ask(f"/api/objects?{query}").json["n"])
+
+    wanted = objects[objects["genus"] == genus]
+    certain = ids(f"name={genus}&sort=certain")
+    assert objects["p_value"].iloc[certain].is_monotonic_decreasing
+    assert set(certain) == set(wanted.index)
+    assert objects["p_value"].iloc[ids(f"name={genus}&sort=uncertain")].is_monotonic_increasing
+    assert objects["distance"].iloc[ids("name=unknown&sort=near")].is_monotonic_increasing
+    assert objects["depth_m"].iloc[ids("name=all&sort=depth")].is_monotonic_increasing
+    shuffled = ids("name=all&sort=random&seed=3")
+    assert sorted(shuffled) == list(range(len(objects)))
+    assert shuffled != sorted(shuffled)
+    assert ids("name=all&sort=review") == []
+    sample = str(objects["sample_id"].iloc[-1]).replace(" ", "%20")
+    assert set(ids(f"name=all&sample={sample}")) == set(
+        objects.index[objects["sample_id"] == objects["sample_id"].iloc[-1]]
+    )
+    name = str(wanted["object_id"].iloc[0])
+    server.ask("/api/labels", {"labels": [{"object_id": name, "label": ""}]})
+    assert ids("name=all&labelled=yes") == [int(wanted.index[0])]
+    assert int(wanted.index[0]) not in ids("name=all&labelled=no")
+    assert server.ask("/api/objects?sort=sideways").status == 400
+
+
+def test_without_the_scan_the_slide_page_says_so(server: ViewServer) -> None:
+    told = server.ask("/api/slide/1").json
+    assert "no such file" in told["missing"]
+    assert len(told["boxes"]) == len(told["n"]) > 0
+    answer = server.ask("/tile/1/8/0_0.jpg")
+    assert answer.status == 404
+    assert b"no such file" in answer.body
+    assert server.ask("/slide/0").status == 200  # the failed slide: a page that says why it is empty
+    assert server.ask("/api/slide/0").status == 404
+
+
+def test_results_that_a_run_writes_anew_are_read_anew(tmp_path: Path, made: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(made, folder)
+    with serving(folder) as running:
+        assert running.ask("/thumb/0.jpg?v=done").status == 200
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": None}))
+        refused = running.ask("/api/objects")
+        assert refused.status == 503
+        assert "Give the same run command again" in refused.json["error"]
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": "other"}))
+        assert running.ask("/api/objects").json["stamp"] == "other"
+        assert running.ask("/thumb/0.jpg?v=done").status == 409
+
+
+def test_beyond_the_loopback_the_token_is_asked_for(made: Path) -> None:
+    with serving(made, "--host", "0.0.0.0", "--port", "0") as running:  # noqa: S104  # that is what is tested
+        token = running.address.partition("token=")[2]
+        assert len(token) >= 30
+        for path in ("/", "/grid", "/api/objects", "/thumb/0.jpg", "/static/grid.js", "/?token=wrong", "/?token="):
+            assert running.ask(path).status == 401, path
+        cookie_name = f"slidepipe_token_{running.port}"
+        assert running.ask("/", headers={"Cookie": f"{cookie_name}=wrong"}).status == 401
+        body = {"labels": [{"object_id": "x:00000", "label": ""}]}
+        assert running.ask(f"/api/labels?token={token}", body).status == 401  # only the cookie lets one write
+        entered = running.ask(f"/grid?name=all&token={token}")
+        assert entered.status == 303
+        assert entered.headers["location"] == "/grid?name=all"  # the token leaves the address bar
+        assert running.ask(f"//evil.example/?token={token}").headers.get("location", "/").startswith("/evil")
+        cookie = entered.headers["set-cookie"]
+        assert "httponly" in cookie.lower()
+        assert "samesite=strict" in cookie.lower()
+        inside = {"Cookie": cookie.partition(";")[0]}
+        assert running.ask("/grid", headers=inside).status == 200
+        assert running.ask("/grid", headers={**inside, "Host": "evil.example"}).status == 421
+        assert running.ask("/grid", headers={**inside, "Origin": "http://evil.example"}).status == 403
+
+
+def test_what_cannot_be_served_is_one_clear_error(made: Path, tmp_path: Path, server: ViewServer) -> None:
+    with pytest.raises(SettingsError, match="cannot be listened on"):
+        command.serve(made, "127.0.0.1", server.port, None, print)
+    with pytest.raises(SettingsError, match="no address of this machine"):
+        command.serve(made, "no.such.host.invalid", 0, None, print)
+    with pytest.raises(SettingsError, match="no such folder"):
+        command.serve(made, "127.0.0.1", 0, tmp_path / "gone", print)
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1", "example.org")] == [  # noqa: S104
+        True, True, True, False, False, False,
+    ]  # fmt: skip

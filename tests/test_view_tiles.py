@@ -1,0 +1,144 @@
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from slidepipe.errors import SlideError
+from slidepipe.slide import Box, Slide
+from slidepipe.view import tiles
+from slidepipe.view.cache import BytesCache
+from slidepipe.view.scans import open_scan, why_missing
+from slidepipe.view.tiles import OVERLAP_PX, TILE_PX, Pyramid, render_tile
+from tests import drawn
+
+DISCS = [(700, 300, 90, drawn.BROWN), (1300, 1200, 120, drawn.GREEN)]
+
+
+def picture(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"), np.int16)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn.svs(tmp_path_factory.mktemp("tiles") / "a.svs", drawn.field(1536, 1280, DISCS), factors=(1, 4))
+
+
+@given(st.integers(1, 300_000), st.integers(1, 300_000))
+def test_tiles_cover_every_level_once(width: int, height: int) -> None:
+    pyramid = Pyramid(Box(7, 9, 7 + width, 9 + height))
+    assert pyramid.size(pyramid.top) == (width, height)
+    assert max(pyramid.size(0)) <= 2
+    level = max(0, pyramid.top - 4)
+    across, down = (math.ceil(length / TILE_PX) for length in pyramid.size(level))
+    last = pyramid.tile(level, across - 1, down - 1)
+    assert last is not None
+    assert (last.x1, last.y1) == pyramid.size(level)
+    assert pyramid.tile(level, across, 0) is None
+    assert pyramid.tile(level, 0, down) is None
+    assert pyramid.tile(pyramid.top + 1, 0, 0) is None
+    first, second = pyramid.tile(level, 0, 0), pyramid.tile(level, 1, 0)
+    assert first is not None
+    assert (first.x0, first.y0) == (0, 0)
+    if second is not None:
+        assert second.x0 == TILE_PX - OVERLAP_PX
+        assert first.x1 == min(TILE_PX + OVERLAP_PX, pyramid.size(level)[0])
+
+
+@pytest.mark.parametrize("down", [0, 1, 2, 3])
+def test_a_tile_shows_its_place_of_the_slide(scan: Path, down: int) -> None:
+    with Slide(scan) as slide:
+        pyramid = Pyramid(Box(0, 0, 1536, 1280))
+        level = pyramid.top - down
+        whole = Image.fromarray(slide.read(slide.meta.levels[0], 0, 0, 1536, 1280)[0])
+        wanted = np.asarray(whole.resize(pyramid.size(level), Image.Resampling.BOX), np.int16)
+        column = 1 if down == 0 else 0
+        box = pyramid.tile(level, column, 0)
+        assert box is not None
+        seen = picture(render_tile(slide, pyramid, level, box))
+        assert seen.shape[:2] == (box.height, box.width)
+        part = wanted[box.y0 : box.y1, box.x0 : box.x1]
+        assert np.abs(seen - part).mean() < 4
+        # A shift of two pixels would be seen: it is worse than none.
+        assert np.abs(seen[:, 2:] - part[:, :-2]).mean() > np.abs(seen - part).mean()
+
+
+def test_the_scanned_part_begins_at_its_bounds(tmp_path: Path) -> None:
+    path = drawn.mirax(tmp_path / "1_2-3 300 mSWC.mrxs", drawn.field(1536, 1536, DISCS), missing=[(0, 0)])
+    with Slide(path) as slide:
+        pyramid = Pyramid(slide.meta.bounds)
+        box = pyramid.tile(pyramid.top, 1, 0)
+        assert box is not None
+        seen = picture(render_tile(slide, pyramid, pyramid.top, box))
+        x, y = 700 - box.x0, 300 - box.y0
+        assert np.abs(seen[y, x + 60] - np.array(drawn.BROWN)).max() < 40
+        first = pyramid.tile(pyramid.top, 0, 0)
+        assert first is not None
+        corner = picture(render_tile(slide, pyramid, pyramid.top, first))[40:200, 40:200]
+        assert np.abs(corner - np.array(slide.meta.background)).max() < 12  # never scanned: no black
+
+
+def test_reading_in_halves_gives_the_same_picture(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Slide(scan) as slide:
+        pyramid = Pyramid(Box(0, 0, 1536, 1280))
+        box = pyramid.tile(pyramid.top - 2, 0, 0)
+        assert box is not None
+        whole = picture(render_tile(slide, pyramid, pyramid.top - 2, box))
+        most = []
+        read = slide.read
+        monkeypatch.setattr(slide, "read", lambda level, x, y, w, h: most.append(w * h) or read(level, x, y, w, h))
+        monkeypatch.setattr(tiles, "_MOST_SOURCE_PX", 20_000)
+        parts = picture(render_tile(slide, pyramid, pyramid.top - 2, box))
+    assert max(most) <= 20_000
+    assert np.abs(parts - whole).mean() < 1.5
+
+
+def test_what_cannot_be_read_is_hatched_and_the_rest_is_shown(tmp_path: Path) -> None:
+    path = drawn.svs(tmp_path / "a.svs", drawn.field(1024, 1024, [(700, 700, 90, drawn.BROWN)]), factors=(1,))
+    drawn.break_tile(path, 0)
+    with Slide(path) as slide:
+        pyramid = Pyramid(Box(0, 0, 1024, 1024))
+        box = pyramid.tile(pyramid.top - 1, 0, 0)
+        assert box is not None
+        seen = picture(render_tile(slide, pyramid, pyramid.top - 1, box))
+    assert seen[10:50, 10:50].std() > 20  # hatched
+    assert np.abs(seen[350, 380] - np.array(drawn.BROWN)).max() < 45
+
+
+def entry(path: Path, **changes: object) -> dict[str, object]:
+    return {
+        "slide_id": "a", "path": str(path), "width_px": 1536, "height_px": 1280, "mpp_x": 0.25, "mpp_y": 0.25,
+        "bounds": [0, 0, 1536, 1280], **changes,
+    }  # fmt: skip
+
+
+def test_a_scan_that_is_not_there_or_another_is_told(scan: Path, tmp_path: Path) -> None:
+    assert why_missing(entry(scan), None) == ""
+    assert "no such file" in why_missing(entry(tmp_path / "gone.svs"), None)
+    assert why_missing(entry(Path("/elsewhere/a.svs")), scan.parent) == ""  # --slides
+    assert "is 1536 x 1280 px, the scan that was analysed 10 x" in why_missing(entry(scan, width_px=10), None)
+    failed = entry(scan)
+    del failed["bounds"]
+    with pytest.raises(SlideError, match="could not be analysed"):
+        open_scan(failed, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40)), max_size=60))
+def test_a_cache_answers_right_and_never_holds_more_than_it_may(asked: list[tuple[int, int]]) -> None:
+    cache = BytesCache(100)
+    for key, size in asked:
+        assert cache.get((key, size), lambda key=key, size=size: bytes([key]) * size) == bytes([key]) * size
+        assert cache.held_bytes <= 100 or len(cache) == 1
+
+
+def test_a_cache_keeps_nothing_of_what_failed() -> None:
+    cache = BytesCache(100)
+    with pytest.raises(ZeroDivisionError):
+        cache.get("a", lambda: bytes(1 // 0))
+    assert cache.get("a", lambda: b"x") == b"x"
+    assert cache.get("a", lambda: b"y") == b"x"
