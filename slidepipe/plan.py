@@ -69,13 +69,16 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     Raises:
         WellError: as :func:`~slidepipe.well.discover`, or two slides whose stores would lie in each other.
     """
+    known = manifest.get("slides", []) if manifest.get("well") == os.path.abspath(well) else []  # noqa: PTH100  # links stay
+    stored = [_known_slide(entry) for entry in known]
     try:
         slides = discover(well, mpp)
     except WellError:
-        known = manifest.get("slides", []) if manifest.get("well") == os.path.abspath(well) else []  # noqa: PTH100  # links stay
-        if not known or any(Path(entry["path"]).exists() for entry in known):
+        if not stored or any(slide.path.exists() for slide in stored):
             raise
-        return [_known_slide(entry) for entry in known], True
+        return stored, True
+    if stored and not any(slide.path.exists() for slide in (*slides, *stored)):  # of MIRAX slides, folders may be left
+        return stored, True
     ids = {slide.slide_id for slide in slides}
     for slide in slides:
         above, _, name = slide.slide_id.rpartition("/")
