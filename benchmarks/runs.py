@@ -2,12 +2,13 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What is run: the well, and the options that follow ``slidepipe run WELL --out RESULTS``."""
+    """What is run: a well, options that follow ``slidepipe run WELL --out RESULTS``, a cache, and what stands before it all."""
 
     well: Path
     options: tuple[str, ...]
     cache: Path
+    prefix: tuple[str, ...] = ()
 
     def command(self, out: Path) -> list[str]:
         """The command that counts the well into ``out``."""
-        return [sys.executable, "-m", "slidepipe.cli", "run", str(self.well), "--out", str(out), *self.options]
+        command = [*self.prefix, sys.executable, "-m", "slidepipe.cli", "run", str(self.well), "--out", str(out)]
+        return [*command, *self.options]
 
     def environment(self) -> dict[str, str]:
         """One thread a process, so that a run takes the cores that its workers are given; a cache of its own."""
@@ -146,3 +149,51 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextlib.contextmanager
+def separate_cluster(
+    plan: RunPlan, folder: Path, hosts: Sequence[tuple[Sequence[str], str]], timeout_s: float = 60
+) -> Iterator[str]:
+    """A ``dask scheduler`` and ``dask worker`` processes, each started in a working directory of its own.
+
+    Args:
+        plan: whose environment they have.
+        folder: where their working directories and logs go.
+        hosts: the scheduler's, then each worker's: what stands before the command (such as ``ip netns exec NAME``), and the
+            address to listen at.
+        timeout_s: how long they may take to start.
+
+    Yields:
+        The scheduler's address.
+    """
+    file = folder / "scheduler.json"
+    (before, address), *workers = hosts
+    commands = [[*before, sys.executable, "-m", "dask", "scheduler", "--host", address, "--port", "0"]]
+    commands[0] += ["--no-dashboard", "--scheduler-file", str(file)]
+    for prefix, own in workers:
+        command = [*prefix, sys.executable, "-m", "dask", "worker", "--scheduler-file", str(file), "--host", own]
+        commands.append([*command, "--nthreads", "1", "--no-dashboard", "--local-directory", "."])
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, command in enumerate(commands):
+            here = folder / f"cwd-{number}"
+            here.mkdir()
+            with (here / "log").open("wb") as log:
+                processes.append(
+                    subprocess.Popen(
+                        command, cwd=here, env=plan.environment(), stdout=log, stderr=log, start_new_session=True
+                    )
+                )
+        until = time.monotonic() + timeout_s
+        while not all(
+            (folder / f"cwd-{number + 1}" / "log").read_text().count("Registered to") for number in range(len(workers))
+        ):
+            if time.monotonic() > until or any(process.poll() is not None for process in processes):
+                logs = [(folder / f"cwd-{number}" / "log").read_text()[-500:] for number in range(len(processes))]
+                raise RuntimeError(f"the cluster does not start: {logs}")
+            time.sleep(0.1)
+        yield str(json.loads(file.read_text())["address"])
+    finally:
+        for process in processes:
+            kill_group(process)
