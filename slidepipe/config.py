@@ -89,6 +89,15 @@ class CountingConfig(_Settings):
         description="genus of the reference set that was added as a spike (Lycopodium), with tablets, spores_per_tablet and "
         "grams in samples.csv; it is no part of percentages",
     )
+    max_black_share: float = Field(
+        0.7, ge=0, le=1, description="an object of which a larger share is black is unusable; 1 lets all through"
+    )
+    max_edge_um: float = Field(
+        6.0, gt=0, description="an object whose sharpest edge is wider is out of focus, and unusable, micrometres"
+    )
+    max_size_um: float = Field(
+        200.0, gt=0, description="an object whose longer side is longer is unusable, micrometres"
+    )
 
 
 class RunConfig(_Settings):

@@ -1,5 +1,6 @@
 """The object table, ``objects.parquet``: one row an object, from which every number of a run can be recomputed."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slidepipe import store
-from slidepipe.interfaces import Head
+from slidepipe.config import CountingConfig
+from slidepipe.interfaces import FloatArray, Head
+from slidepipe.quality import faults, slide_properties
 from slidepipe.reference import ReferenceSet
 from slidepipe.tasks import object_id
 from slidepipe.well import WellSlide
@@ -19,7 +22,8 @@ ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
 _NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("distance", pa.float64())])
 
 #: Columns in order. Boxes are half-open, level-0 pixels of the whole slide. ``candidate`` is the best genus also where it was
-#: not accepted; ``reason`` says why an object is unusable.
+#: not accepted; ``reason`` says why an object is unusable, ``black_share`` and ``edge_um`` what was measured for it
+#: (:mod:`slidepipe.quality`).
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),
@@ -43,6 +47,8 @@ SCHEMA = pa.schema(
         ("nearest", pa.list_(_NEIGHBOUR)),
         ("candidate", pa.string()),
         ("reason", pa.string()),
+        ("black_share", pa.float64()),
+        ("edge_um", pa.float64()),
     ]
 )
 
@@ -56,7 +62,13 @@ class SlideObjects:
 
 
 def classify_slide(
-    slide: WellSlide, folder: Path, mpp: tuple[float, float], head: Head, reference: ReferenceSet
+    slide: WellSlide,
+    folder: Path,
+    mpp: tuple[float, float],
+    head: Head,
+    reference: ReferenceSet,
+    limits: CountingConfig,
+    margin: float,
 ) -> SlideObjects:
     """The object rows of one slide whose stages are all published.
 
@@ -66,6 +78,8 @@ def classify_slide(
         mpp: micrometres a level-0 pixel, x and y.
         head: fitted on ``reference``.
         reference: names the neighbours.
+        limits: from where on an object is unusable.
+        margin: of the crops, share of the box's long side on each side.
     """
     stored = store.read_stage(folder, "boxes")
     boxes = store.read_array(stored, "boxes").reshape(-1, 4)
@@ -76,12 +90,15 @@ def classify_slide(
     lost = ~np.isfinite(embeddings).all(axis=1)
     usable = np.flatnonzero(~lost)
     decided = head.predict(embeddings[usable])
+    width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
+    long_um = np.maximum(width_um, height_um)
+    measured = slide_properties(folder, long_um * (1 + 2 * margin))
 
     count = len(boxes)
     candidate: list[str | None] = [None] * count
     genus: list[str | None] = [None] * count
     state = [UNUSABLE] * count
-    reason: list[str | None] = [None] * count
+    reason = faults(measured, long_um, cut.astype(np.bool_), limits)
     p_value: list[float | None] = [None] * count
     distance: list[float | None] = [None] * count
     nearest: list[list[dict[str, object]] | None] = [None] * count
@@ -104,9 +121,7 @@ def classify_slide(
             }
             for other, away in zip(rows, distances, strict=True)
         ]
-        if cut[row]:
-            reason[row] = "cut by the edge of what was scanned"
-        else:
+        if reason[row] is None:
             state[row] = ACCEPTED if accepted else UNKNOWN
             genus[row] = best if accepted else None
     for row in np.flatnonzero(lost).tolist():
@@ -121,8 +136,8 @@ def classify_slide(
         "sample_type": [slide.sample.sample_type] * count,
         "object_id": [object_id(slide.slide_id, row) for row in range(count)],
         **{name: boxes[:, index] for index, name in enumerate(("x0", "y0", "x1", "y1"))},
-        "width_um": np.round((boxes[:, 2] - boxes[:, 0]) * mpp[0], 3),
-        "height_um": np.round((boxes[:, 3] - boxes[:, 1]) * mpp[1], 3),
+        "width_um": np.round(width_um, 3),
+        "height_um": np.round(height_um, 3),
         "area_um2": np.round(store.read_array(stored, "area_um2"), 3),
         "detect_score": np.round(store.read_array(stored, "score"), 6),
         "state": state,
@@ -132,8 +147,15 @@ def classify_slide(
         "nearest": nearest,
         "candidate": candidate,
         "reason": reason,
+        "black_share": _rounded(measured.black_share),
+        "edge_um": _rounded(measured.edge_um),
     }
     return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
+
+
+def _rounded(values: FloatArray) -> list[float | None]:
+    """Three digits after the point; null where nothing could be measured."""
+    return [round(value, 3) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def write_objects(path: Path, slides: Iterator[SlideObjects]) -> Iterator[SlideObjects]:

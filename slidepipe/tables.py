@@ -56,7 +56,8 @@ def write_tables(
         for state in states:
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
-                yield classify_slide(state.slide, state.job.folder, mpp, *heads.of(state.identity))
+                margin = state.job.crops.margin
+                yield classify_slide(state.slide, state.job.folder, mpp, *heads.of(state.identity), counting, margin)
 
     def write(path: Path) -> None:
         for objects in write_objects(path, classified()):

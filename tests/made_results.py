@@ -50,6 +50,8 @@ def objects_of(of: WellSlide, answers: Sequence[str | None]) -> SlideObjects:
         "nearest": [None] * count,
         "candidate": [genus or GENERA[row % len(GENERA)] for row, genus in enumerate(genera)],
         "reason": [None] * count,
+        "black_share": [0.0] * count,
+        "edge_um": [2.0] * count,
     }
     return SlideObjects(of.slide_id, pa.table(columns, schema=SCHEMA))
 

@@ -180,6 +180,8 @@ def _write_slide(
         "nearest": [[{"genus": genus, "reference": f"{genus}/001.jpg", "distance": 0.5}] for genus in nearest],
         "candidate": nearest,
         "reason": [None] * count,
+        "black_share": [0.0] * count,
+        "edge_um": [2.0] * count,
     }
     return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
 

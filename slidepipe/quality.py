@@ -1,0 +1,121 @@
+"""What makes an object unusable, measured on its crop: black through and through, out of focus, too large.
+
+The numbers are kept with the object whatever becomes of it; limits (settings ``counting.max_...``) say from where on it is
+unusable, so that another limit needs no new look at the slide.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from slidepipe import store
+from slidepipe.config import CountingConfig
+from slidepipe.crops import decode_crop
+from slidepipe.interfaces import BoolArray, FloatArray, UInt8Array
+
+_BACKGROUND_PERCENT = 92
+"""The light of a crop's background: this percentile of its pixels, as an object seldom fills its whole box."""
+
+_PART_OF_OBJECT = 0.05
+"""Optical density over the background from which on a pixel belongs to the object."""
+
+_BLACK_LIGHT = 40
+"""Mean of a pixel's channels (of 255) below which no inner structure can be seen."""
+
+_SMOOTHED_UM = 0.5
+"""Slopes are taken at this sigma (at least a pixel), so that noise makes none."""
+
+_EDGE_PERCENT, _DENSEST_PERCENT = 99, 98
+_READ_ROWS = 256
+
+
+@dataclass(frozen=True)
+class CropProperties:
+    """Measured properties of N crops.
+
+    Attributes:
+        black_share: float64 (N,), share of the object's pixels that are black.
+        edge_um: float64 (N,), width of the object's sharpest edges: its density over the steepest slope of density. NaN where
+            nothing stands out of the background, or where the crop is lost.
+    """
+
+    black_share: FloatArray
+    edge_um: FloatArray
+
+
+def measure_crop(rgb: UInt8Array, um_per_px: float) -> tuple[float, float]:
+    """Black share and edge width (um) of one crop.
+
+    An edge that a lens out of focus has widened to a sigma of s um is sqrt(2 pi) s wide by this measure; the object's own
+    density cancels, so a pale object in focus is as sharp as a dark one. Noise only makes an object seem sharper.
+
+    Args:
+        rgb: uint8 (h, w, 3) sRGB.
+        um_per_px: micrometres a pixel of the crop.
+    """
+    light = rgb.mean(axis=2, dtype=np.float32)
+    background = max(1.0, float(np.percentile(light, _BACKGROUND_PERCENT)))
+    density = np.log10(background / np.maximum(light, 1.0))
+    inside = density > _PART_OF_OBJECT
+    if not inside.any():
+        # A crop of one colour: its background cannot be told from it, but black is black.
+        return float((light < _BLACK_LIGHT).mean()), float("nan")
+    black_share = float((light[inside] < _BLACK_LIGHT).mean())
+    sigma_px = max(1.0, _SMOOTHED_UM / um_per_px)
+    slope = ndimage.gaussian_gradient_magnitude(density, sigma_px, mode="nearest") / um_per_px
+    steepest = float(np.percentile(slope[inside], _EDGE_PERCENT))
+    densest = float(np.percentile(density[inside], _DENSEST_PERCENT))
+    return black_share, densest / steepest if steepest > 0 else float("nan")
+
+
+def measure_crops(jpegs: Iterable[bytes], long_sides_um: FloatArray) -> CropProperties:
+    """Measure stored crops.
+
+    Args:
+        jpegs: N encoded crops; empty bytes where a crop is lost.
+        long_sides_um: float64 (N,), what the long side of each crop spans on the slide.
+    """
+    black_share, edge_um = np.full(len(long_sides_um), np.nan), np.full(len(long_sides_um), np.nan)
+    for row, (jpeg, long_side_um) in enumerate(zip(jpegs, long_sides_um.tolist(), strict=True)):
+        if jpeg:
+            rgb = decode_crop(jpeg)
+            black_share[row], edge_um[row] = measure_crop(rgb, long_side_um / max(rgb.shape[:2]))
+    return CropProperties(black_share, edge_um)
+
+
+def slide_properties(folder: Path, long_sides_um: FloatArray) -> CropProperties:
+    """The properties of a slide's objects: as stored with its crops, or measured now where an older run stored none.
+
+    Args:
+        folder: the slide's store; its crops are published.
+        long_sides_um: float64 (N,), of the objects' crops.
+    """
+    crops = store.read_stage(folder, "crops")
+    if "black_share" in crops and "edge_um" in crops:
+        return CropProperties(store.read_array(crops, "black_share"), store.read_array(crops, "edge_um"))
+    return measure_crops(_every_jpeg(store.CropReader(folder)), long_sides_um)
+
+
+def faults(
+    measured: CropProperties, long_sides_um: FloatArray, cut: BoolArray, limits: CountingConfig
+) -> list[str | None]:
+    """Why each object is unusable, or None where it is not; what could not be measured is no fault."""
+    checks = (
+        (cut, "cut by the edge of what was scanned"),
+        (long_sides_um > limits.max_size_um, f"too large (over {limits.max_size_um:g} um)"),
+        (measured.black_share > limits.max_black_share, f"black (over {limits.max_black_share:.0%} of it)"),
+        (measured.edge_um > limits.max_edge_um, f"out of focus (no edge under {limits.max_edge_um:g} um)"),
+    )
+    reasons: list[str | None] = [None] * len(cut)
+    for found, reason in reversed(checks):  # of several, the first one stays
+        for row in np.flatnonzero(found).tolist():
+            reasons[row] = reason
+    return reasons
+
+
+def _every_jpeg(reader: store.CropReader) -> Iterator[bytes]:
+    for start in range(0, len(reader), _READ_ROWS):
+        yield from reader.jpegs(start, min(start + _READ_ROWS, len(reader)))
