@@ -1,11 +1,13 @@
 # make demo: install, run the main job on sample_slides/, print the counts beside the truth.
 # make test: install, lint, check types, run the tests.
+# make bench: measure every stage beside its floor (20 minutes, on an idle machine), write benchmarks/results and the table in
+#   benchmarks/README.md. What needs the real data finds it through SLIDEPIPE_TEST_DATA, or is left out.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := demo_results
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "slidepipe needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -25,6 +27,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.bench
 
 clean:
 	rm -rf $(VENV) $(RESULTS)

@@ -82,10 +82,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(stage: str, measured: Measured, seconds: float, results: Path = RESULTS) -> None:
-    """Write ``results/STAGE.json``."""
+def save(stage: str, measured: Measured, before: dict[str, Any], seconds: float, results: Path = RESULTS) -> None:
+    """Write ``results/STAGE.json``; ``before`` is :func:`machine` as it was when the stage began."""
     results.mkdir(parents=True, exist_ok=True)
-    record = {"stage": stage, "seconds": round(seconds, 1), "machine": machine(), **asdict(measured)}
+    record = {"stage": stage, "seconds": round(seconds, 1), "machine": before, **asdict(measured)}
     (results / f"{stage}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

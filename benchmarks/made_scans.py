@@ -27,7 +27,8 @@ IsDense = Callable[[int, int], bool]
 def dense_block() -> UInt8Array:
     """A corner of a sample slide: uint8 (4096, 4096, 3), some 80 objects."""
     with Slide(SAMPLE) as slide:
-        return slide.read(slide.meta.levels[0], 0, 0, BLOCK_PX, BLOCK_PX)[0]
+        pixels, _ = slide.read(slide.meta.levels[0], 0, 0, BLOCK_PX, BLOCK_PX)
+    return pixels
 
 
 def empty_field(side_px: int = BLOCK_PX) -> UInt8Array:
@@ -36,7 +37,8 @@ def empty_field(side_px: int = BLOCK_PX) -> UInt8Array:
         pixels = slide.read(slide.meta.levels[0], 0, 0, 1024, 1024)[0]
     colour = np.median(pixels, axis=(0, 1))
     grain = np.random.default_rng(1).normal(0, 2, (side_px, side_px, 1)).astype(np.float32)
-    return np.clip(np.rint(grain + colour.astype(np.float32)), 0, 255).astype(np.uint8)
+    field: UInt8Array = np.clip(np.rint(grain + colour.astype(np.float32)), 0, 255).astype(np.uint8)
+    return field
 
 
 def blocks_of_tiles() -> Mapping[bool, Tiles]:

@@ -1,0 +1,57 @@
+"""Measures every stage and the whole run beside their floors: ``python -m benchmarks.bench [STAGE ...] [--tiny]``.
+
+Writes ``benchmarks/results/STAGE.json`` and the table in ``benchmarks/README.md``. What needs the real data looks for it in the
+folder that SLIDEPIPE_TEST_DATA names; what is absent is left out, and the table says so.
+"""
+
+import argparse
+import importlib
+import os
+import time
+from pathlib import Path
+
+from benchmarks.figures import README, RESULTS, Measured, machine, save, write_table
+from benchmarks.scale import FULL, TINY
+
+#: The stages in the order of the table.
+STAGES = {
+    "detect": "stage_detect",
+    "today": "today",
+    "crop": "stage_crop",
+    "embed": "stage_embed",
+    "embed_gpu": "stage_gpu",
+    "whole_run": "whole_run",
+    "growth": "growth",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all of them without one")
+    parser.add_argument("--tiny", action="store_true", help="as little as shows that the scripts work")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
+    parser.add_argument("--readme", type=Path, default=README, help="file of the table")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    # One thread a process, as workers have it; what uses more says so.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for stage in options.stages or STAGES:
+        before, started = machine(), time.perf_counter()
+        measured: Measured = importlib.import_module(f"benchmarks.{STAGES[stage]}").measure(
+            TINY if options.tiny else FULL
+        )
+        seconds = time.perf_counter() - started
+        save(stage, measured, before, seconds, options.results)
+        write_table(list(STAGES), options.results, options.readme)
+        print(f"{stage}: {seconds:.0f} s")
+        for row in measured.rows:
+            verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
+            print(f"  {row.what}: {row.figure} [{row.bar}] {verdict} ({row.floor})")
+        for reason in measured.skipped:
+            print(f"  left out: {reason}")
+
+
+if __name__ == "__main__":
+    main()
