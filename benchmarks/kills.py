@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,21 +147,25 @@ def _small_disk(folder: Path, size_bytes: int) -> Iterator[Path | None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def measure(trials: Trials, count: int, draw: random.Random) -> None:
-    """All trials; a moment after the run's end is drawn again earlier."""
-    for index in range(count):
+MODES = ("run", "parent", "workers", "disk")
+
+
+def measure(trials: Trials, modes: Sequence[str], count: int, draw: random.Random) -> None:
+    """The trials of ``modes``; a moment after the run's end is drawn again earlier."""
+    for index in range(count if "run" in modes else 0):
         at_s = (index + draw.random()) / count * trials.seconds
         while not trials.kill_run(at_s, parent_only=False):
             at_s *= 0.9
-    for index in range(max(1, count // 3)):
-        at_s = (index + draw.random()) / (count // 3 or 1) * trials.seconds
+    fewer = max(1, count // 3)
+    for index in range(fewer if "parent" in modes else 0):
+        at_s = (index + draw.random()) / fewer * trials.seconds
         while not trials.kill_run(at_s, parent_only=True):
             at_s *= 0.9
-    for _ in range(max(1, count // 3)):
+    for _ in range(fewer if "workers" in modes else 0):
         scale = trials.seconds
         while not trials.kill_workers((draw.uniform(0.25, 0.9) * scale, draw.uniform(0.25, 0.9) * scale), draw):
             scale *= 0.9
-    for share in (0.1, 0.4, 0.7, 0.95):
+    for share in (0.1, 0.4, 0.7, 0.95) if "disk" in modes else ():
         trials.fill_disk(share)
 
 
@@ -181,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=30, help="kills of the whole run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="what is broken; all if not given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="also write the figures there (JSON)")
     options = parser.parse_args()
@@ -189,7 +194,7 @@ def main() -> None:
         plan = runs.RunPlan(ROOT / "sample_slides" / "well", more, Path(folder) / "cache")
         trials = Trials(plan, Path(folder))
         print(f"unbroken: {trials.seconds:.1f} s, {trials.stored_bytes / 1e6:.1f} MB", flush=True)
-        measure(trials, options.count, random.Random(options.seed))
+        measure(trials, options.modes, options.count, random.Random(options.seed))
     runs.print_table(summary(trials.rows))
     for row in trials.rows:
         if not row["same"]:

@@ -74,7 +74,8 @@ def ranges_of(path: Path) -> Ranges:
 
 
 def _tiff_ranges(data: bytes) -> Ranges:
-    header, index = [(0, 8)], []
+    header: list[tuple[int, int]] = [(0, 8)]
+    index: list[tuple[int, int]] = []
     (at,) = struct.unpack_from("<I", data, 4)
     while at:
         (entries,) = struct.unpack_from("<H", data, at)
@@ -103,7 +104,7 @@ def _place(ranges: Sequence[tuple[int, int]], draw: random.Random) -> int:
 
 
 def _flip(slide: Path, draw: random.Random, part: str) -> str:
-    candidates = [(path, ranges[part]) for path in files_of(slide) if part in (ranges := ranges_of(path))]
+    candidates = [(path, found[part]) for path in files_of(slide) if part in (found := ranges_of(path))]
     path, ranges = draw.choice(candidates)
     data = bytearray(path.read_bytes())
     places = sorted({_place(ranges, draw) for _ in range(draw.choice((1, 1, 2, 8, 32)))})
@@ -292,7 +293,7 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
         mine = [row for row in failures if row["slide_id"] == slide.slide_id]
         reasons, stages = [row["reason"] for row in mine], {row["stage"] for row in mine}
         row, twin = rows.get(slide.slide_id), twins[Path(slide.source).suffix]
-        slide.told = reasons[0] if reasons else ""
+        slide.told = reasons[0] if reasons else slide.told
         if row is None:
             slide.outcome = "not told" if not slide.outcome else slide.outcome
         elif row["status"] in ("failed", "partial") and not reasons:

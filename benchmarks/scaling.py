@@ -1,0 +1,136 @@
+"""Two workers against one, and one slide to eight: ``python benchmarks/scaling.py [--blocks 4] [--out FILE.json]``.
+
+* A well of two large scans is counted with one worker and with two, the embedding over one view, so that it is mostly detection
+  and cutting; then its embedding alone is done again over eight views. Wall time less start-up, which is that of a well of one
+  barren block; the ratio of one worker to two should be at least 1.8 on two idle cores.
+* Wells of 1, 2, 4 and 8 copies of a scan are counted with two workers: a line is fitted to the wall times, from which none should
+  be further than 10 %.
+
+The reference set is embedded before. Some four minutes on two idle cores.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import runs  # noqa: E402  # it is no installed package
+from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks  # noqa: E402
+from sample_slides.scanfiles import Tiles  # noqa: E402
+
+COPIES = (1, 2, 4, 8)
+#: Blocks of a copy, across and down.
+_COPY_BLOCKS = (3, 2)
+LEAST_RATIO, MOST_RESIDUAL = 1.8, 0.1
+
+
+def write_well(folder: Path, slides: int, blocks: tuple[int, int], dense: int, tiles: Mapping[bool, Tiles]) -> float:
+    """A well of equal scans; returns its megapixels."""
+    folder.mkdir(parents=True)
+    columns, rows = blocks
+    return sum(
+        1000 * write_blocks(folder / f"1_2-3 {100 + n} mDC.svs", columns, rows, spread(dense, columns, rows), tiles)
+        for n in range(slides)
+    )
+
+
+def seconds_of(plan: runs.RunPlan, out: Path, workers: int, views: int) -> float:
+    """Wall time of a run; SystemExit if it does not end well."""
+    options = (*plan.options, "--workers", str(workers), "--views", str(views))
+    ended = runs.finish(replace(plan, options=options), out, out.with_name(out.name + ".log"))
+    if ended.status:
+        raise SystemExit(f"the run ended with status {ended.status}: {ended.told}")
+    return ended.seconds
+
+
+def two_workers(folder: Path, plan: runs.RunPlan, side: int, tiles: Mapping[bool, Tiles]) -> list[dict[str, Any]]:
+    """Start-up, detection and embedding with one worker and with two."""
+    write_well(folder / "barren", 1, (1, 1), 0, tiles)
+    megapixels = write_well(folder / "large", 2, (side, side), side * side, tiles)
+    startup, detecting, embedding, objects = {}, {}, {}, 0
+    for views in (1, 8):  # the reference set, for both
+        seconds_of(replace(plan, well=folder / "barren"), folder / f"warm-{views}", 2, views)
+    for workers in (1, 2):
+        startup[workers] = seconds_of(replace(plan, well=folder / "barren"), folder / f"start-{workers}", workers, 1)
+        large, out = replace(plan, well=folder / "large"), folder / f"large-{workers}"
+        detecting[workers] = seconds_of(large, out, workers, 1) - startup[workers]
+        embedding[workers] = seconds_of(large, out, workers, 8) - startup[workers]
+        objects = int(json.loads((out / "manifest.json").read_text())["objects"])
+    return [
+        {"what": "start-up (s)", **_told(startup), "ratio": ""},
+        {"what": f"detection, crops, {megapixels:.0f} megapixels (s)", **_told(detecting), "ratio": _ratio(detecting)},
+        {"what": f"embedding over 8 views, {objects} objects (s)", **_told(embedding), "ratio": _ratio(embedding)},
+    ]
+
+
+def _told(seconds: Mapping[int, float]) -> dict[str, float]:
+    return {"1 worker": round(seconds[1], 1), "2 workers": round(seconds[2], 1)}
+
+
+def _ratio(seconds: Mapping[int, float]) -> float:
+    return round(seconds[1] / seconds[2], 2)
+
+
+def copies(folder: Path, plan: runs.RunPlan, tiles: Mapping[bool, Tiles]) -> list[dict[str, Any]]:
+    """Wall time of 1, 2, 4 and 8 copies of a scan, and the line through it."""
+    walls = []
+    for count in COPIES:
+        well = folder / f"copies-{count}"
+        write_well(well, count, _COPY_BLOCKS, _COPY_BLOCKS[0] * _COPY_BLOCKS[1], tiles)
+        walls.append(seconds_of(replace(plan, well=well), folder / f"copies-out-{count}", 2, 1))
+    fitted = fit_line(COPIES, walls)
+    return [
+        {"slides": count, "s": round(wall, 1), "line": round(line, 1), "off": f"{wall / line - 1:+.1%}"}
+        for count, wall, line in zip(COPIES, walls, fitted, strict=True)
+    ]
+
+
+def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
+    """Values at ``sizes`` of the line that fits ``seconds`` best relative to them (least squares of the relative error)."""
+    weights = 1 / np.asarray(seconds)
+    slope, start = np.polyfit(sizes, seconds, 1, w=weights)
+    return [float(start + slope * size) for size in sizes]
+
+
+def main() -> None:
+    """Measure and print; exit status 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=4, help="side of the two large scans, blocks of 4096 px")
+    parser.add_argument("--out", type=Path, help="also write the figures there (JSON)")
+    options = parser.parse_args()
+    tiles = blocks_of_tiles()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = runs.RunPlan(folder, ("--reference", str(ROOT / "sample_slides" / "reference")), folder / "cache")
+        workers = two_workers(folder, plan, options.blocks, tiles)
+        runs.print_table(workers)
+        lines = copies(folder, plan, tiles)
+        runs.print_table(lines)
+    missed = [
+        f"{row['what']}: {row['ratio']} times, not {LEAST_RATIO}" for row in workers[1:] if row["ratio"] < LEAST_RATIO
+    ]
+    missed += [
+        f"{row['slides']} slides: off the line by more than {MOST_RESIDUAL:.0%}" for row in lines if _is_off(row)
+    ]
+    for line in missed:
+        print("MISSED:", line)
+    if options.out:
+        options.out.write_text(json.dumps({"workers": workers, "slides": lines, "missed": missed}, indent=2) + "\n")
+    sys.exit(1 if missed else 0)
+
+
+def _is_off(row: Mapping[str, Any]) -> bool:
+    return abs(float(row["off"].rstrip("%"))) > 100 * MOST_RESIDUAL
+
+
+if __name__ == "__main__":
+    main()
