@@ -86,12 +86,16 @@ def serving(results: Path, *options: str) -> Iterator[ViewServer]:
     )
     assert process.stdout is not None
     stream = process.stdout
-    first = stream.readline()
-    server = ViewServer(process, next((word for word in first.split() if word.startswith("http://")), ""), [first])
+    server = ViewServer(process, "")
+    for line in stream:  # warnings may come first
+        server.said.append(line)
+        server.address = next((word for word in line.split() if word.startswith("http://")), "")
+        if server.address:
+            break
     reader = threading.Thread(target=lambda: server.said.extend(stream), daemon=True)
     reader.start()
     try:
-        assert server.address, first + stream.read()
+        assert server.address, "".join(server.said)
         yield server
     finally:
         process.terminate()

@@ -1,0 +1,441 @@
+"""The pages in a real browser, on the sample well: look, relabel, undo, draw, and what becomes of the counts."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from slidepipe.config import load_config
+from slidepipe.flow import run_well
+from slidepipe.labels import LABELS, read_labels, read_missed
+from tests.synthetic import make_well
+from tests.view_server import ROOT, ViewServer, serving
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to drive"),
+    # Chromium's pipes are closed by the garbage collector once Playwright has stopped it.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+#: A folder for the README's pictures; with it the tests run on the whole sample well.
+SCREENSHOTS = os.environ.get("SLIDEPIPE_SCREENSHOTS")
+
+#: The least contrast of text (WCAG 2.2, 1.4.3, AA), of every text that is shown against what is behind it.
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const part = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  const low = [];
+  for (const node of document.querySelectorAll("body *:not(svg *)")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!own || !node.checkVisibility({ visibilityProperty: true }) || node.disabled) continue;
+    let back = node;
+    while (back && (parse(getComputedStyle(back).backgroundColor)[3] ?? 1) < 1) back = back.parentElement;
+    const ground = back ? getComputedStyle(back).backgroundColor : "rgb(255, 255, 255)";
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(parse(ground))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${node.tagName} ${node.className} ${node.textContent.slice(0, 30)} ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the sample well: of two of its slides and some of its reference crops, unless pictures are wanted."""
+    folder = tmp_path_factory.mktemp("browser")
+    sample = ROOT / "sample_slides"
+    well, reference, changes = sample / "well", sample / "reference", {}
+    if not SCREENSHOTS:
+        well, reference = folder / "well", folder / "reference"
+        well.mkdir()
+        shutil.copy(sample / "well" / "6407_6-5 1200 mDC.svs", well)
+        shutil.copy(sample / "well" / "6407_6-5 1430.43 mC.mrxs", well)
+        shutil.copytree(sample / "well" / "6407_6-5 1430.43 mC", well / "6407_6-5 1430.43 mC")
+        for genus in sorted((sample / "reference").iterdir()):
+            (reference / genus.name).mkdir(parents=True)
+            for image in sorted(genus.iterdir())[:24]:
+                shutil.copy(image, reference / genus.name)
+        changes = {"head": {"alpha": 0.05}, "backbone": {"views": 1}}
+    changes |= {"reference": str(reference), "run": {"scheduler": "threads", "workers": 2}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDEPIPE_CACHE", str(folder / "cache"))
+        assert run_well(well, folder / "results", load_config(ROOT / "configs" / "demo.yaml", changes)).exit_status == 0
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def server(finished: Path) -> Iterator[ViewServer]:
+    with serving(finished) as running:
+        yield running
+
+
+@pytest.fixture
+def results(finished: Path) -> Path:
+    """The results that :func:`server` serves, without labels."""
+    (finished / LABELS).unlink(missing_ok=True)
+    return finished
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of its own profile; what it asks of other machines, or complains of, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    opened.on(
+        "request",
+        lambda asked: wrong.append(asked.url) if "//127.0.0.1" not in asked.url and asked.url[:5] == "http:" else None,
+    )
+    opened.set_default_timeout(15_000)
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def until(page: Any, true: str, arg: Any = None) -> None:
+    """Wait until an expression, or a function of ``arg``, is true. (Playwright's own waiting needs eval: the pages forbid it.)"""
+    ends = time.monotonic() + 20
+    while not page.evaluate(true, arg):
+        assert time.monotonic() < ends, f"never: {true} ({arg})"
+        page.wait_for_timeout(40)
+
+
+def picture(page: Any, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.jpg", type="jpeg", quality=72)
+
+
+def open_grid(page: Any, server: ViewServer, query: str) -> None:
+    page.goto(f"{server.url}/grid?{query}")
+    until(page, "document.querySelectorAll('.cell img').length > 0 && document.activeElement.id === 'grid'")
+    until(page, "[...document.querySelectorAll('.cell img')].every((image) => image.complete)")
+
+
+def written(results: Path, count: int) -> dict[str, str]:
+    labels = read_labels(results)
+    assert len(labels) == count, labels
+    return labels
+
+
+def wait_said(page: Any, text: str) -> None:
+    until(page, "(text) => document.getElementById('said').textContent.includes(text)", text)
+
+
+def wait_reviewed(page: Any, number: int) -> None:
+    until(page, "(n) => document.getElementById('reviewed')?.textContent === String(n)", number)
+
+
+def click_bar(page: Any, depth: str, genus: str) -> None:
+    """Click in the middle of a genus's bar. (Playwright takes a line, which has no height, for invisible.)"""
+    bar = f"""() => {{
+      const path = document.querySelector("svg a[*|href*='{depth}'][*|href*='name={genus}'] path");
+      path.scrollIntoView({{ block: "center" }});
+      const box = path.getBoundingClientRect();
+      return [box.left + box.width / 4, box.top + box.height / 2];
+    }}"""
+    page.mouse.click(*page.evaluate(bar))
+
+
+def drag_box(page: Any, share: tuple[float, float, float, float]) -> None:
+    """Drag over the viewer from one place to another, in shares of its width and height."""
+    box = page.locator("#viewer").bounding_box()
+    x0, y0, x1, y1 = (
+        box["x" if k % 2 == 0 else "y"] + box["width" if k % 2 == 0 else "height"] * share[k] for k in range(4)
+    )
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move((x0 + x1) / 2, (y0 + y1) / 2, steps=4)
+    page.mouse.move(x1, y1, steps=4)
+    page.mouse.up()
+
+
+def test_look_relabel_undo_draw_and_see_the_counts_change(page: Any, server: ViewServer, results: Path) -> None:
+    before = pd.read_csv(results / "counts.csv").set_index("sample_id")
+    page.goto(server.url)
+    page.wait_for_selector("#counts tbody tr")
+    assert page.evaluate(CONTRAST) == []
+    picture(page, "view-well")
+
+    # A bar of the chart leads to that sample and genus.
+    sample, genus = "6407/6-5 1200 mDC", "deflandrea"
+    click_bar(page, "1200", genus)
+    until(page, "document.activeElement?.id === 'grid' && document.querySelectorAll('.cell').length > 0")
+    assert page.eval_on_selector("#name", "box => box.value") == genus
+    assert page.eval_on_selector("#sample", "box => box.value") == sample
+    shown = int(before.loc[sample, genus])
+    wait_said(page, f"{shown} specimens")
+    counted = int(before[genus].sum())
+    wait_reviewed(page, counted)
+
+    # Five are relabelled: a number key, a name by its first letters, not a fossil, two at once; then one step is undone.
+    palette = page.locator("#palette button").all_inner_texts()
+    other = next(place for place, text in enumerate(palette[:9], 1) if genus not in text)
+    page.keyboard.press(str(other))
+    page.keyboard.type("tas")
+    page.wait_for_selector("#choices li[aria-selected=true]")
+    page.keyboard.press("Enter")
+    wait_said(page, "tasmanites")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("0")
+    wait_said(page, "2 specimens: not a fossil")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    wait_reviewed(page, counted - 5)
+    assert page.locator(".cell .label:visible").count() == 5
+    assert page.evaluate(CONTRAST) == []
+    picture(page, "view-specimens")
+    page.keyboard.press("Control+z")
+    wait_reviewed(page, counted - 4)
+    labels = written(results, 4)
+    assert sorted(labels.values())[:2] == ["", ""]
+    assert "tasmanites" in labels.values()
+
+    # One that the detector missed is drawn on the slide.
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[data-ready]")
+    page.wait_for_selector("#panel .near img")
+    until(page, "Number(document.getElementById('boxes').dataset.shown) > 0")
+    assert "p-value" in page.locator("#panel").inner_text()
+    assert page.evaluate(CONTRAST) == []
+    page.wait_for_timeout(1200)  # the viewer glides to the object, and its tiles come
+    picture(page, "view-slide")
+    page.locator("#draw").click()
+    drag_box(page, (0.1, 0.6, 0.3, 0.8))
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.type(genus)
+    page.keyboard.press("Enter")
+    wait_said(page, "missed-0001")
+    (drawn,) = read_missed(results)
+    assert drawn.genus == genus
+    x0, y0, x1, y1 = drawn.box
+    assert min(x1 - x0, y1 - y0) > 10
+    page.select_option("#name", genus)
+    wait_reviewed(page, counted - 3)
+
+    # The well page shows it without being told, and so do the tables after a report.
+    page.goto(server.url)
+    row = page.locator(f"#counts tr[data-genus={genus}] td")
+    row.first.wait_for()
+    assert row.all_inner_texts()[1:4] == [str(counted), str(counted - 3), "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "slidepipe.cli", "report", str(results)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    after = pd.read_csv(results / "counts.csv").set_index("sample_id")
+    assert (after[genus] == before[genus]).all()  # what was counted is still there to be seen
+    assert after[f"reviewed_{genus}"].sum() == counted - 3
+    assert after.loc[sample, f"reviewed_{genus}"] == shown - 3
+    assert (after.loc[sample, "labelled"], after.loc[sample, "missed"]) == (4, 1)
+    assert "reviewed" in (results / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_killed_server_loses_nothing(page: Any, finished: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(finished, results, ignore=shutil.ignore_patterns(LABELS))
+    with serving(results) as first:
+        port = str(first.port)
+        open_grid(page, first, "name=all&sort=certain")
+        for _ in range(3):
+            page.keyboard.press("0")
+        wait_said(page, "not a fossil")
+        until(page, "document.querySelectorAll('.cell.no').length === 3 && !document.getElementById('undo').disabled")
+        page.wait_for_timeout(200)
+        first.kill()
+        kept = written(results, 3)
+        page.keyboard.press("0")  # nobody hears it: the page says so, and shows the label as not given
+        until(page, "document.getElementById('alert').textContent.startsWith('Not kept')")
+        assert page.locator(".cell.no").count() == 3
+    with (results / LABELS).open("a") as file:
+        file.write("6407_6-5 1200 mDC:00001,ta")  # as if it had been killed while it wrote
+    with serving(results, "--port", port):
+        until(page, "document.getElementById('alert').hidden")
+        page.keyboard.press("0")
+        until(page, "document.querySelectorAll('.cell.no').length === 4")
+        page.wait_for_timeout(200)
+        assert kept.items() <= written(results, 4).items()
+        page.reload()
+        until(page, "document.querySelectorAll('.cell.no').length === 4")
+        page.keyboard.press("Control+z")  # what was done before the kill can still be undone
+        until(page, "document.querySelectorAll('.cell.no').length === 3")
+
+
+def test_two_tabs_do_not_lose_each_others_work(page: Any, server: ViewServer, results: Path) -> None:
+    other = page.context.new_page()
+    open_grid(page, server, "name=all&sort=certain")
+    open_grid(other, server, "name=all&sort=certain")
+    for _ in range(4):
+        page.keyboard.press("0")
+        other.keyboard.press("End")
+        other.keyboard.press("1")
+        other.keyboard.press("Shift+ArrowLeft")
+        other.keyboard.press("2")
+    wait_said(other, "2 specimens")
+    until(page, "document.querySelectorAll('.cell.no').length === 4")
+    written(results, 6)
+    # Each sees what the other did.
+    other.keyboard.press("Home")
+    until(other, "document.querySelectorAll('.cell.no').length === 4")
+    # An undo in one does not undo what the other has said since.
+    other.keyboard.press("1")
+    wait_said(other, ": ")
+    first = page.locator("#cell-0").get_attribute("title")
+    until(page, "document.querySelectorAll('.cell.no').length === 3")
+    for _ in range(4):
+        page.keyboard.press("Control+z")
+    wait_said(page, "another tab has labelled since")
+    genera = page.evaluate("JSON.parse(document.getElementById('page').dataset.page).genera")
+    assert written(results, 3)[first] == genera[0]
+    other.close()
+
+
+def test_many_at_once_by_drag(page: Any, server: ViewServer, results: Path) -> None:
+    open_grid(page, server, "name=unknown&sort=near")
+    start, end = page.locator("#cell-0").bounding_box(), page.locator("#cell-11").bounding_box()
+    columns = page.evaluate(
+        "new Set([...document.querySelectorAll('.cell')].map((cell) => cell.style.transform.split(',')[0])).size"
+    )
+    page.mouse.move(start["x"] + 20, start["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(end["x"] + 40, end["y"] + 40, steps=6)
+    page.mouse.up()
+    wide = 11 % columns + 1
+    selected = page.locator(".cell[aria-selected=true]").count()
+    assert selected == wide * (11 // columns + 1) > 1
+    page.locator("#nothing").click()
+    wait_said(page, f"{selected} specimens: not a fossil")
+    assert set(written(results, selected).values()) == {""}
+    page.locator("#undo").click()
+    wait_said(page, "Undone")
+    written(results, 0)
+
+
+def test_a_genus_that_the_reference_set_lacks_can_be_named(page: Any, server: ViewServer, results: Path) -> None:
+    open_grid(page, server, "name=unknown&sort=near")
+    page.keyboard.type("wetzeliella")
+    page.wait_for_selector("#choices li.new")
+    page.keyboard.press("Enter")
+    wait_said(page, "wetzeliella")
+    assert list(written(results, 1).values()) == ["wetzeliella"]
+
+
+def test_right_confirms_what_is_shown_but_not_blindly(page: Any, server: ViewServer, results: Path) -> None:
+    open_grid(page, server, "name=tasmanites&sort=uncertain")
+    page.keyboard.press("Space")
+    wait_said(page, "1 right")
+    assert list(written(results, 1).values()) == ["tasmanites"]
+    page.locator("#blind").check()
+    page.locator("#grid").focus()
+    assert "tasmanites" not in page.locator(".cell .of").all_inner_texts()
+    page.keyboard.press("Space")
+    wait_said(page, "Names are hidden")
+    written(results, 1)
+
+
+def test_a_box_is_deleted_and_one_is_drawn_with_the_keyboard_alone(
+    page: Any, server: ViewServer, results: Path
+) -> None:
+    page.goto(f"{server.url}/slide/1")
+    page.wait_for_selector("#viewer[data-ready]")
+    um = float(page.locator("#scale").get_attribute("data-um"))
+    page.locator("#viewer").focus()
+    page.keyboard.press(".")
+    page.wait_for_selector("#panel #wrong")
+    until(page, "(um) => Number(document.getElementById('scale').dataset.um) < um", um)  # it has come nearer
+    page.keyboard.press("Delete")
+    wait_said(page, "not a fossil")
+    assert list(written(results, 1).values()) == [""]
+    page.keyboard.press("n")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Enter")
+    wait_said(page, "missed-0001")
+    (drawn,) = read_missed(results)
+    page.locator("#wrong").click()
+    until(page, "document.getElementById('panel').textContent.includes('That box is deleted')")
+    assert read_missed(results) == []
+    page.locator("#undo").click()
+    wait_said(page, "Undone")
+    assert read_missed(results) == [drawn]
+
+
+def test_filters_hide_boxes(page: Any, server: ViewServer) -> None:
+    page.goto(f"{server.url}/slide/0")
+    page.wait_for_selector("#viewer[data-ready]")
+    until(page, "Number(document.getElementById('boxes').dataset.shown) > 100")
+    page.locator(".state[value=unknown]").uncheck()
+    until(page, "Number(document.getElementById('boxes').dataset.shown) < 100")
+    page.select_option("#name", "tasmanites")
+    until(page, "Number(document.getElementById('boxes').dataset.shown) < 10")
+
+
+def test_names_with_html_in_them_and_absent_scans(page: Any, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    make_well(tmp_path / "r", samples=3, genera=4, objects=40, name=lambda slide: f"{slide} {evil}")
+    with serving(tmp_path / "r") as running:
+        page.goto(running.url)
+        page.wait_for_selector("#counts tbody tr")
+        assert page.locator("img").count() == 0
+        open_grid(page, running, "name=all")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#viewer[data-ready]")
+        page.wait_for_selector("#panel .crop")
+        assert "The scan cannot be shown" in page.locator("#missing").inner_text()
+        assert evil in page.locator("#panel h2").inner_text()
+        assert page.locator("#draw").is_disabled()
+        until(page, "Number(document.getElementById('boxes').dataset.shown) > 0")
+
+
+@pytest.mark.parametrize("path", ["/", "/grid?name=unknown", "/slide/0"])
+def test_a_tablet_needs_no_scrolling_sideways(browser: Any, server: ViewServer, path: str) -> None:
+    context = browser.new_context(viewport={"width": 820, "height": 1180}, has_touch=True)
+    tablet = context.new_page()
+    tablet.goto(server.url + path)
+    tablet.wait_for_selector("#counts tbody tr, .cell img, #viewer[data-ready]")
+    assert tablet.evaluate("document.documentElement.scrollWidth") <= 820
+    assert tablet.evaluate(CONTRAST) == []
+    if path.startswith("/grid"):  # a tap goes to a specimen, a drag of the finger selects once that is asked for
+        tablet.touchscreen.tap(200, tablet.locator("#cell-1").bounding_box()["y"] + 40)
+        until(tablet, "document.querySelector('.cell.here').dataset.place !== '0'")
+        tablet.locator("#touch").tap()
+        assert tablet.locator("#touch").get_attribute("aria-pressed") == "true"
+    if SCREENSHOTS and path != "/":
+        tablet.screenshot(path=Path(SCREENSHOTS) / f"tablet{path[:3].replace('/', '-')}.png")
+    context.close()
+
+
+def test_ten_thousand_specimens_draw_only_what_is_seen(page: Any, tmp_path: Path) -> None:
+    make_well(tmp_path / "r", samples=2, genera=3, objects=4000, close=False)
+    with serving(tmp_path / "r") as running:
+        open_grid(page, running, "name=all&sort=depth")
+        total = int(page.locator("#said").inner_text().split()[0])
+        assert total > 10_000
+        assert page.locator(".cell").count() < 150
+        page.keyboard.press("End")
+        until(page, "(last) => document.querySelector('.cell.here')?.dataset.place === String(last)", total - 1)
+        assert page.locator(".cell").count() < 150
