@@ -1,6 +1,7 @@
 """Where the work is done: a Dask cluster started here, one that is joined, or one that a queueing system lends."""
 
 import contextlib
+import inspect
 import logging
 import os
 import shutil
@@ -100,13 +101,22 @@ def _processes(count: int, cards: Sequence[int]) -> dict[str, Any]:
 
 def _slurm(workers: int, jobqueue: Mapping[str, Any]) -> Any:
     try:
-        from dask_jobqueue.slurm import SLURMCluster
+        from dask_jobqueue.core import Job, JobQueueCluster
+        from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
         raise SettingsError(
             "scheduler slurm: needs the package dask-jobqueue. Install it with: pip install 'slidepipe[slurm]'"
         ) from error
     if shutil.which("sbatch") is None:
         raise SettingsError("scheduler slurm: there is no 'sbatch' here. Start the run where jobs can be submitted")
+    # Told here, since a cluster that was made by halves complains on its own when it is cleared away.
+    takers = (JobQueueCluster.__init__, Job.__init__, SLURMJob.__init__)
+    known = {name for taker in takers for name in inspect.signature(taker).parameters} - {"self", "kwargs"}
+    wrong = sorted(set(jobqueue) - known)
+    missing = [name for name in ("cores", "memory") if name not in jobqueue]
+    if wrong or missing:
+        problem = f"'{wrong[0]}' is unknown" if wrong else f"there is no {missing[0]}"
+        raise SettingsError(f"setting 'run.jobqueue': {problem}. It takes what dask-jobqueue's SLURMCluster takes")
     try:
         cluster: Any = SLURMCluster(**jobqueue)
         cluster.scale(jobs=workers)

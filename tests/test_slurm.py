@@ -1,0 +1,85 @@
+"""Jobs of a queueing system: dask-jobqueue for real, with an ``sbatch`` that starts the job here."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from slidepipe.config import load_config, parse_config
+from slidepipe.engine import Engine
+from slidepipe.errors import SettingsError
+from slidepipe.flow import run_well
+from slidepipe.tables import TABLES
+
+pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+
+SBATCH = """#!/bin/sh
+setsid sh "$1" > "$(dirname "$0")/job.log" 2>&1 &
+echo $! >> "$(dirname "$0")/jobs"
+echo "Submitted batch job $!"
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A queueing system of one machine."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nkill -- -"$1"\n')):
+        (folder / name).write_text(text)
+        (folder / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    yield folder
+    for job in (folder / "jobs").read_text().split() if (folder / "jobs").exists() else ():
+        if psutil.pid_exists(int(job)):
+            os.killpg(int(job), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the job's own pipes, in dask-jobqueue
+def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
+    queue: Path, colour_well: Path, test_plugins: Path, tmp_path: Path
+) -> None:
+    shipped = load_config(Path(__file__).parents[1] / "configs" / "slurm.yaml")
+    assert shipped.run.scheduler == "slurm"
+    here: dict[str, Any] = {
+        "reference": str(colour_well / "reference"),
+        "plugins": [str(test_plugins)],
+        "backbone": {"name": "mean-colour", "views": 1},
+        "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
+    }
+    # This machine is smaller than the one the file speaks of, and has no network but its own.
+    job = {**shipped.run.jobqueue, "cores": 2, "processes": 2, "interface": "lo", "log_directory": str(tmp_path)}
+    jobs = parse_config({**here, "run": {"scheduler": "slurm", "workers": 1, "jobqueue": job}}, "test")
+    assert run_well(colour_well / "well", tmp_path / "jobs", jobs).exit_status == 0
+    assert (queue / "jobs").read_text().split()
+    local = parse_config({**here, "run": {"scheduler": "threads", "workers": 1}}, "test")
+    run_well(colour_well / "well", tmp_path / "local", local)
+    for name in TABLES:
+        assert (tmp_path / "jobs" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+
+
+def test_what_is_missing_for_jobs_is_told(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for job, problem in (({"coers": 2, "memory": "1GB"}, "'coers' is unknown"), ({"cores": 2}, "there is no memory")):
+        with pytest.raises(SettingsError, match=f"'run.jobqueue': {problem}"):
+            Engine("slurm", 1, jobqueue=job)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SettingsError, match="there is no 'sbatch' here"):
+        Engine("slurm", 1, jobqueue={"cores": 1, "memory": "1GB"})
+
+
+def test_without_the_extra_it_is_named() -> None:
+    code = (
+        "import sys; sys.modules['dask_jobqueue'] = None\n"
+        "from slidepipe.engine import Engine\n"
+        "from slidepipe.errors import SettingsError\n"
+        "try:\n    Engine('slurm', 1)\nexcept SettingsError as error:\n    print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "pip install 'slidepipe[slurm]'" in told.stdout
