@@ -250,7 +250,9 @@ def test_look_relabel_undo_draw_and_see_the_counts_change(page: Any, server: Vie
     assert after[f"reviewed_{genus}"].sum() == counted - 3
     assert after.loc[sample, f"reviewed_{genus}"] == shown - 3
     assert (after.loc[sample, "labelled"], after.loc[sample, "missed"]) == (4, 1)
-    assert "reviewed" in (results / "report.html").read_text(encoding="utf-8")
+    report = (results / "report.html").read_text(encoding="utf-8")
+    assert "4 objects have a label, 1 fossils were drawn by hand" in report
+    assert f"<i>{genus}</i></td><td class=number>{shown}</td><td class=number>{shown - 3}</td>" in report
 
 
 def test_a_killed_server_loses_nothing(page: Any, finished: Path, tmp_path: Path) -> None:

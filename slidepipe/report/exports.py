@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from slidepipe import store
+from slidepipe.correct import LABELLED, MISSED, REVIEWED
 from slidepipe.errors import SettingsError
 from slidepipe.report.geojson import write_geojson
 from slidepipe.results import Results
@@ -77,7 +78,7 @@ def write_parquet(results: Results, folder: Path) -> list[Path]:
     genera = results.manifest["reference"]["genera"]
     counts = results.counts.copy()
     whole = [name for name in (*genera, "unknown", "unusable", "total", "fossils") if name in counts.columns]
-    whole += [name for name in counts.columns if name in ("labelled", "missed") or name.startswith("reviewed_")]
+    whole += [name for name in counts.columns if name in (LABELLED, MISSED) or name.startswith(REVIEWED)]
     counts[whole] = counts[whole].astype("Int64")
     counts["depth_m"] = counts["depth_m"].astype("float64")
     written = []

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from slidepipe.correct import WHOLE_WELL
+from slidepipe.correct import LABELLED, MISSED, REVIEWED, WHOLE_WELL
 from slidepipe.report.html import Html, table
 from slidepipe.results import Results
 
@@ -131,6 +131,31 @@ def sample_table(
         "not analysed. Percentages with their intervals are in counts_long.csv.</p>"
         '<div class="wide samples" tabindex="0" role="region" aria-label="counts by sample"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def reviewed_counts(results: Results) -> str:
+    """The counts that labels and drawn fossils have changed, as they were and as they are; empty where nobody has labelled."""
+    counts = results.counts
+    names = [name for name in counts.columns if name.startswith(REVIEWED)]
+    if LABELLED not in counts.columns:
+        return ""
+    rows = []
+    for record in counts[counts["status"] != "failed"].to_dict("records"):
+        for name in names:
+            genus = name.removeprefix(REVIEWED)
+            before, after = int(record.get(genus, 0)), int(record[name])
+            if before != after:
+                rows.append([record["sample_id"], Html(f"<i>{escape(genus)}</i>"), before, after])
+    told = f"{counts[LABELLED].sum():.0f} objects have a label, {counts[MISSED].sum():.0f} fossils were drawn by hand"
+    changed = (
+        table(["sample", "genus", "counted", "reviewed"], rows, {2, 3}) if rows else "<p>They change no count.</p>"
+    )
+    return (
+        f'<section id="reviewed"><h2>Reviewed counts</h2><p>{told}. With each label in the place of what the head said, '
+        f"and the drawn fossils added, these counts change; all are in the columns {REVIEWED}GENUS of counts.csv. "
+        "They are no estimate: what "
+        f"nobody has looked at is counted as it was.</p>{changed}</section>"
     )
 
 

@@ -92,6 +92,7 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
         *(_chart(results.path / name, well) for well, name in charts.items()),
         sections.contents(names, {genus: len(by_genus[genus]) for genus in names}, len(groups)),
         sections.sample_table(results, genera_in_order(results.counts, results.counts_long)),
+        sections.reviewed_counts(results),
         sections.further_tables(results),
         *(_genus_section(results, genus, by_genus[genus], shelves[genus], frame) for genus in names),
         _unknown_section(objects, groups, sampled, frame),
