@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import bench, figures, growth, made_scans, scale, stage_crop, stage_detect, stage_embed, timing, today
@@ -84,7 +85,7 @@ def test_the_floor_of_detection_reads_every_pixel_of_the_level(disc: Path, monke
             assert level == grid.level.index
             read.append(size[0] * size[1])
 
-    monkeypatch.setattr(stage_detect.openslide, "OpenSlide", lambda _: Opened())
+    monkeypatch.setattr(openslide, "OpenSlide", lambda _: Opened())
     stage_detect.read_level(disc, grid)
     assert sum(read) == grid.width * grid.height * grid.factor**2
 
@@ -109,7 +110,7 @@ def test_tiles_of_a_read_are_those_it_touches_within_the_level(disc: Path) -> No
 
 def test_a_tile_counts_as_decoded_again_once_the_cache_has_dropped_it() -> None:
     one, two, three = (0, 0, 0), (0, 1, 0), (0, 2, 0)
-    room_for_two = 2 * 4 * stage_crop.TILE_PX**2
+    room_for_two = 2 * 4 * made_scans.TILE_PX**2
     assert list(stage_crop.decoded([one, two, one, three, one, two], room_for_two)) == [one, two, three, two]
 
 
@@ -124,6 +125,7 @@ def test_cropping_is_measured_on_a_small_scan() -> None:
     assert counted is None or counted == pytest.approx(found["decodes_a_tile"], abs=0.15)
 
 
+@settings(deadline=None)
 @given(st.floats(-2, 2), st.floats(0.1, 100))
 def test_the_slope_of_a_power_is_its_exponent(exponent: float, factor: float) -> None:
     sizes = [0.1, 0.4, 1.6, 6.4]
@@ -131,6 +133,7 @@ def test_the_slope_of_a_power_is_its_exponent(exponent: float, factor: float) ->
     assert math.isnan(growth.slope([1.0], [1.0]))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
 def test_dense_blocks_are_as_many_as_asked(columns: int, rows: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, columns * rows))
@@ -141,7 +144,8 @@ def test_dense_blocks_are_as_many_as_asked(columns: int, rows: int, data: st.Dat
 def test_jobs_of_two_processes_are_timed_together() -> None:
     measured = timing.at_once(stage_embed.waiting_loop, [([], 8), ([], 8)], 2)
     assert measured.runs == 2
-    assert 0 < measured.wall_s < 5
+    # Both start together: the pair takes as long as its slower one, not as long as starting two processes.
+    assert 0 < measured.wall_s < 1
 
 
 def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
