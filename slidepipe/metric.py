@@ -82,6 +82,31 @@ class Projection:
         return unit_rows((rows - self.origin) @ self.axes)
 
 
+@dataclass(frozen=True)
+class NearestMean:
+    """The class of the nearest class mean along a projection's axes, lengths kept: linear discriminant analysis as a classifier.
+
+    Attributes:
+        projection: where distances are taken.
+        means: float64 (C, C - 1), projected.
+    """
+
+    projection: Projection
+    means: FloatArray
+
+    def __call__(self, rows: FloatArray) -> IntArray:
+        """The class of each row of float64 (N, D): int64 (N,)."""
+        along = (rows - self.projection.origin) @ self.projection.axes
+        nearest: IntArray = distances(along, self.means).argmin(axis=1)
+        return nearest
+
+
+def nearest_mean(projection: Projection, rows: FloatArray, labels: IntArray, classes: int) -> NearestMean:
+    """Learn :class:`NearestMean` from float64 (M, D) and labels, int64 (M,), 0 to ``classes`` - 1, each present."""
+    along = (rows - projection.origin) @ projection.axes
+    return NearestMean(projection, np.stack([along[labels == label].mean(axis=0) for label in range(classes)]))
+
+
 def shrinkage_lda(rows: FloatArray, labels: IntArray, shrinkage: float) -> Projection:
     """Learn a projection from labelled rows: linear discriminant analysis with a shrunk within-class scatter.
 

@@ -11,7 +11,7 @@ from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.conformal import calibration_scores, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError, SettingsError
 from slidepipe.interfaces import Head
-from slidepipe.metric import class_distances, distances, normalised, shrinkage_lda
+from slidepipe.metric import class_distances, distances, nearest_mean, normalised, shrinkage_lda
 
 GENERA = ("areoligera", "deflandrea", "spiniferites")
 Drawing = tuple[np.ndarray, np.ndarray]
@@ -278,3 +278,58 @@ def test_lda_of_rows_that_do_not_vary_is_finite():
 def test_lda_needs_two_classes():
     with pytest.raises(ValueError, match="two classes"):
         shrinkage_lda(np.eye(3), np.zeros(3, dtype=np.int64), 0.3)
+
+
+def test_objects_between_genera_are_doubted_by_the_second_metric():
+    """Doubted ones get the least p-value of their genus; without a second metric nothing changes but that."""
+    blur = np.random.default_rng(3).normal(0, 0.6, (660, 40))  # the clouds run into one another
+    embeddings, genera = drawn(20, 0)
+    embeddings = np.maximum(embeddings + blur[:60], 0).astype(np.float32)
+    between = np.maximum(drawn(200, 1)[0] + blur[60:], 0).astype(np.float32)
+    asked = KnnHead().fit(embeddings, genera, 0.1).predict(between)
+    alone = KnnHead(KnnHead.Settings(second_shrinkage=None)).fit(embeddings, genera, 0.1).predict(between)
+    np.testing.assert_array_equal(asked.genus, alone.genus)
+    changed = asked.p_value != alone.p_value
+    assert changed.any()
+    np.testing.assert_allclose(asked.p_value[changed], 1 / 21)
+    assert (alone.accepted | ~asked.accepted).all()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_metric_that_is_not_learned_asks_no_second_one(metric):
+    embeddings, genera = drawn(20, 0)
+    fresh = np.concatenate([drawn(30, 1)[0], debris(30, 3)])
+    answers = [
+        KnnHead(KnnHead.Settings(metric=metric, second_shrinkage=second)).fit(embeddings, genera, 0.1).predict(fresh)
+        for second in (0.1, None)
+    ]
+    np.testing.assert_array_equal(answers[0].p_value, answers[1].p_value)
+
+
+def test_the_genus_is_that_of_the_least_mean_distance_to_its_nearest():
+    """A lone odd reference may be the nearest of all, and win a vote by distance; the mean over two of a genus is not its."""
+    embeddings = np.array([[0, 0], [1, 0], [5, 5.1], [5, 6], [5.5, 6], [6, 6]], np.float32)
+    genera = np.array(["areoligera"] * 3 + ["deflandrea"] * 3)
+    odd = np.array([[5, 5.2]], np.float32)
+
+    def genus(**settings: object) -> str:
+        head = KnnHead(KnnHead.Settings(metric="euclidean", k=2, **settings)).fit(embeddings, genera, 0.4)
+        return str(head.predict(odd).genus[0])
+
+    assert genus(weighting="distance") == "areoligera"
+    assert genus(weighting="genus") == genus() == "deflandrea"
+
+
+def test_nearest_mean_agrees_with_the_discriminant_written_out():
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(4), 15)
+    rows = rng.normal(0, 1, (60, 6)) + rng.normal(0, 2, (4, 6))[labels]
+    shrinkage = 0.3
+    means = np.stack([rows[labels == label].mean(axis=0) for label in range(4)])
+    within = (rows - means[labels]).T @ (rows - means[labels]) / 60
+    scatter = (1 - shrinkage) * within + shrinkage * np.trace(within) / 6 * np.eye(6)
+    queries = rng.normal(0, 3, (40, 6))
+    gaps = queries[:, None] - means[None]
+    expected = np.einsum("nci,ij,ncj->nc", gaps, np.linalg.inv(scatter), gaps).argmin(axis=1)
+    second = nearest_mean(shrinkage_lda(rows, labels, shrinkage), rows, labels, 4)
+    np.testing.assert_array_equal(second(queries), expected)
