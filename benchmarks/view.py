@@ -105,16 +105,20 @@ def tiles(server: ViewServer, size: tuple[int, int], count: int) -> dict[str, An
     rng = random.Random(3)
     process = psutil.Process(server.process.pid)
     milliseconds, memory = [], [process.memory_info().rss / 1e6]
-    for number in range(count):
+    asked: set[tuple[int, int, int]] = set()
+    while len(asked) < count:
         level = rng.randint(pyramid.top - 7, pyramid.top)
         width, height = pyramid.size(level)
         column, row = rng.randint(0, (width - 1) // TILE_PX), rng.randint(0, (height - 1) // TILE_PX)
+        if (level, column, row) in asked:
+            continue
+        asked.add((level, column, row))
         started = time.monotonic()
         answer = server.ask(f"/tile/0/{level}/{column}_{row}.jpg")
         milliseconds.append((time.monotonic() - started) * 1000)
         if answer.status != 200:
             raise SystemExit(f"tile {level}/{column}_{row}: {answer.status} {answer.body[:200]!r}")
-        if number % 50 == 0:
+        if len(asked) % 50 == 0:
             memory.append(process.memory_info().rss / 1e6)
     ordered = sorted(milliseconds)
     half = len(memory) // 2

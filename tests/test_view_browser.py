@@ -117,9 +117,18 @@ def page(browser: Any) -> Iterator[Any]:
 def until(page: Any, true: str, arg: Any = None) -> None:
     """Wait until an expression, or a function of ``arg``, is true. (Playwright's own waiting needs eval: the pages forbid it.)"""
     ends = time.monotonic() + 20
-    while not page.evaluate(true, arg):
+    while not holds(page, true, arg):
         assert time.monotonic() < ends, f"never: {true} ({arg})"
         page.wait_for_timeout(40)
+
+
+def holds(page: Any, true: str, arg: Any) -> bool:
+    try:
+        return bool(page.evaluate(true, arg))
+    except sync_api.Error as error:
+        if "context was destroyed" not in str(error):  # that is a page on its way to another
+            raise
+        return False
 
 
 def picture(page: Any, name: str) -> None:

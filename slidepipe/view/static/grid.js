@@ -3,7 +3,7 @@
 import { choose } from "./choose.js";
 import { NOT_A_FOSSIL, ask, element, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
 
-const CELL_W = 134;
+const LEAST_W = 134;
 const CELL_H = 170;
 const MANY = 300; // more at once than this are asked about first
 
@@ -14,6 +14,7 @@ const controls = ["name", "sample", "sort", "labelled"];
 
 let told = { n: [], slide: [], row: [], state: [], name: [], p_value: [], distance: [], names: [], slides: [] };
 let columns = 1;
+let cellW = LEAST_W; // columns share the width there is
 let here = 0; // the specimen that the keyboard is on
 let anchor = 0;
 let selected = new Set();
@@ -69,14 +70,16 @@ function id(place) {
 }
 
 function layout() {
-  columns = Math.max(1, Math.floor((grid.clientWidth - 4) / CELL_W));
+  columns = Math.max(1, Math.floor((grid.clientWidth - 4) / LEAST_W));
+  cellW = Math.min(1.25 * LEAST_W, (grid.clientWidth - 4) / columns);
   sheet.style.height = `${Math.max(1, Math.ceil(told.n.length / columns)) * CELL_H}px`;
   for (const [place, cell] of cells) put(cell, place);
   draw();
 }
 
 function put(cell, place) {
-  cell.style.transform = `translate(${(place % columns) * CELL_W + 3}px, ${Math.floor(place / columns) * CELL_H + 3}px)`;
+  cell.style.width = `${cellW - 6}px`;
+  cell.style.transform = `translate(${(place % columns) * cellW + 3}px, ${Math.floor(place / columns) * CELL_H + 3}px)`;
 }
 
 let asked = false;
@@ -125,7 +128,7 @@ function mark(cell, place) {
   const [, of, sure, said] = cell.children;
   const state = told.states[told.state[place]];
   const name = told.name[place] < 0 ? "" : told.names[told.name[place]];
-  const answer = state === "accepted" ? name : name ? `${state}: ${name}?` : state;
+  const answer = state === "accepted" ? name : state === "unknown" && name ? `? ${name}` : state;
   of.textContent = blind ? `${place + 1}` : answer;
   const p = told.p_value[place];
   sure.textContent = blind || p === null ? "" : `p ${p.toFixed(2)}  d ${told.distance[place].toPrecision(2)}`;
@@ -268,7 +271,7 @@ function within(from, to) {
   const [top, bottom] = [Math.min(from.y, to.y), Math.max(from.y, to.y)];
   const found = new Set();
   for (let row = Math.max(0, Math.floor(top / CELL_H)); row <= Math.floor(bottom / CELL_H); row += 1) {
-    for (let column = Math.max(0, Math.floor(left / CELL_W)); column <= Math.min(columns - 1, Math.floor(right / CELL_W)); column += 1) {
+    for (let column = Math.max(0, Math.floor(left / cellW)); column <= Math.min(columns - 1, Math.floor(right / cellW)); column += 1) {
       const place = row * columns + column;
       if (place < told.n.length) found.add(place);
     }
