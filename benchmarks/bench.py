@@ -45,12 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = time.perf_counter() - started
         save(stage, measured, before, seconds, options.results)
         write_table(list(STAGES), options.results, options.readme)
-        print(f"{stage}: {seconds:.0f} s")
+        print(f"{stage}: {seconds:.0f} s", flush=True)
         for row in measured.rows:
             verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
-            print(f"  {row.what}: {row.figure} [{row.bar}] {verdict} ({row.floor})")
+            print(f"  {row.what}: {row.figure} [{row.bar}] {verdict} ({row.floor})", flush=True)
         for reason in measured.skipped:
-            print(f"  left out: {reason}")
+            print(f"  left out: {reason}", flush=True)
 
 
 if __name__ == "__main__":

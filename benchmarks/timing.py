@@ -18,7 +18,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 
 #: How often the resident memory of a run's processes is looked at.
-_LOOK_S = 0.05
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
