@@ -40,6 +40,7 @@ def well_page(index: Index) -> str:
         "<main>",
         sections.failures(results, anchors),
         sections.glance(results),
+        *(_chart_section(svg) for svg in charts(index)),
         "<section id='review'><h2>Counts, and what reviewers made of them</h2><p id='said' aria-live='polite'></p>"
         "<div class='wide' tabindex='0' role='region' aria-label='counts by genus'><table id='counts'><thead><tr>"
         "<th>genus</th><th class=number>counted</th><th class=number>reviewed</th><th class=number>of these drawn by hand</th>"
@@ -47,7 +48,6 @@ def well_page(index: Index) -> str:
         "<p class='soft'>Counted: as the head answered. Reviewed: with every label in place of its answer, and the "
         "fossils that somebody drew. Estimate: what labels of a random draw ('slidepipe review sample') say of all detected "
         "objects.</p></section>",
-        *(_chart_section(svg) for svg in charts(index)),
         sections.sample_table(results, index.genera_in_order, link=grid_link),
         sections.slide_table(results, anchors, links),
         "</main>",

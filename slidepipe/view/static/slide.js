@@ -70,7 +70,8 @@ function open() {
         : `/tile/${settings.slide}/${level}/${column}_${row}.jpg?v=${stamp}`,
     },
   });
-  root.append(canvas, $("scale")); // above what the viewer has put there
+  viewer.canvas.append(canvas); // above the scan, below the viewer's small map
+  root.append($("scale"));
   viewer.addHandler("open", () => {
     const wanted = Number(new URLSearchParams(location.search).get("object") ?? "NaN");
     const object = objects.find((other) => other.n === wanted);
