@@ -11,7 +11,7 @@ import pytest
 
 from slidepipe import store
 from slidepipe.config import parse_config
-from slidepipe.errors import RegionError, ResultsError, WellError
+from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
 from slidepipe.flow import run_well
 from slidepipe.manifest import RunSummary
 from slidepipe.report import write_report
@@ -274,3 +274,20 @@ def test_names_that_look_like_numbers_or_nothing_are_names(well: Path, tmp_path:
     assert set(results.counts_slides["slide_id"]) == {"0012", *SLIDES[1:]}
     assert set(results.counts["well"]) == {"NA"}
     assert results.counts["depth_m"].tolist() == [5, 200.5, 300]
+
+
+def test_workers_that_see_the_slides_elsewhere_are_told_where(
+    well: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    run(well, tmp_path / "whole", config)
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(colour_well, here)
+    there.symlink_to(here, target_is_directory=True)
+    moved = {"reference": str(here / "reference"), "paths": {str(here): str(there)}}
+    assert run(here / "well", here / "results", config, **moved).exit_status == 0
+    assert tables(here / "results") == tables(tmp_path / "whole")
+    # What a worker does not see is said before the work, not by a hundred failed slides after it.
+    with pytest.raises(SettingsError, match=r"does not see /nowhere/.*Say in 'paths'"):
+        run(here / "well", here / "more", config, **{**moved, "paths": {str(here): "/nowhere"}})
+    with pytest.raises(SettingsError, match="'relative' is not an absolute path"):
+        parse_config({"paths": {"/here": "relative"}}, "test")
