@@ -1,11 +1,14 @@
+import tempfile
 import threading
 from pathlib import Path
 
 import filelock
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
-from slidepipe.labels import LABELS, read_labels, read_missed
+from slidepipe.labels import LABELS, missed_id, read_labels, read_missed
 from slidepipe.view import book as book_module
 from slidepipe.view.book import LOCK, LabelBook, Line
 
@@ -129,3 +132,21 @@ def test_a_held_file_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         book.write([says("a:00000", "azolla")])
     book.write([says("a:00000", "azolla")])
     assert book.labels() == {"a:00000": "azolla"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(["azolla", "deflandrea", "", None]), st.booleans()), max_size=20
+    )
+)
+def test_what_a_writer_holds_is_what_a_reader_reads(steps: list[tuple[int, str | None, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder)
+        book, other = LabelBook(results), LabelBook(results)
+        for row, label, by_other in steps:
+            writer = other if by_other else book
+            name = missed_id("a", row) if row > 3 else f"a:{row:05d}"
+            writer.write([says(name, label)])
+            assert writer.labels() == read_labels(results)
+        assert book.labels() == other.labels() == read_labels(results)
+        assert book.missed() == other.missed() == read_missed(results)

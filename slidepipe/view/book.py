@@ -30,7 +30,6 @@ from slidepipe.labels import (
     missed_number,
     read_cells,
     read_file,
-    read_text,
     torn_tail,
 )
 
@@ -195,18 +194,33 @@ class LabelBook:
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
-        self.refresh()
+        # Known without reading a file of a hundred thousand lines again at every key.
+        for line in lines:
+            self._take(line)
+        self._stamps = (_stamp(self._path), self._stamps[1] if self._stamps else None)
+
+    def _take(self, line: Line) -> None:
+        if missed_number(line.object_id) is not None:
+            self._own.missed.pop(line.object_id, None)
+            if line.label:
+                self._own.missed[line.object_id] = Missed(line.object_id, line.slide_id, line.box, line.label)
+        elif line.label is None:
+            self._own.objects.pop(line.object_id, None)
+        else:
+            self._own.objects[line.object_id] = line.label
+        self._changes.append(line.object_id)
 
     def _make_journal(self) -> list[str]:
         """See that the file is a journal in plain CSV, whatever somebody made of it, and return its columns."""
         if not self._path.exists() or self._path.stat().st_size == 0:
             store.write_text(self._path, ",".join(JOURNAL_COLUMNS) + "\n")
             return list(JOURNAL_COLUMNS)
-        text = read_text(self._path)
-        first = text.partition("\n")[0]
-        columns = next(csv.reader([first]), [])
-        raw = self._path.read_bytes()[:3]
-        if set(JOURNAL_COLUMNS) <= set(columns) and raw != b"\xef\xbb\xbf" and "\r" not in first:
+        with self._path.open("rb") as file:
+            first = file.readline()
+        columns = next(csv.reader([first.decode("utf-8", errors="replace").rstrip("\n")]), [])
+        if (
+            set(JOURNAL_COLUMNS) <= set(columns) and b"\r" not in first
+        ):  # a byte-order mark would be part of a column's name
             return columns
         rows = read_cells(self._path, ("object_id", "genus"))
         columns = [*JOURNAL_COLUMNS, *(name for name in (rows[0] if rows else {}) if name not in JOURNAL_COLUMNS)]
