@@ -57,11 +57,13 @@ def measure(scale: Scale) -> Measured:
         largest = scale.rectangles[-1]
         points = [gigapixels(shape) for shape in scale.rectangles]
         _tell(measured, "gigapixels", [point[0] for point in points], [point[1] for point in points])
-        _memory(measured, points)
+        large = [point for point in points if point[0] >= MEMORY_FROM_GIGAPIXELS] or points
+        _memory(measured, "gigapixels", [point[0] for point in large], [point[1] for point in large])
 
         side = min(11, largest[0])
         dense = [_run_scans(root, "objects", [(side, side, count)], tiles) for count in scale.dense]
         _tell(measured, "objects", [max(1, point[2]) for point in dense], [point[1] for point in dense])
+        _memory(measured, "objects", [max(1, point[2]) for point in dense], [point[1] for point in dense])
 
         wells = [_run_scans(root, "slides", [(3, 2, 6)] * count, tiles) for count in scale.wells]
         _tell(measured, "slides", list(scale.wells), [point[1] for point in wells])
@@ -106,17 +108,20 @@ def _tell(measured: Measured, what: str, sizes: Sequence[float], runs: Sequence[
     )
 
 
-def _memory(measured: Measured, points: Sequence[tuple[float, Ran, int]]) -> None:
-    kept = [(size, ran) for size, ran, _ in points if size >= MEMORY_FROM_GIGAPIXELS] or [(p[0], p[1]) for p in points]
-    sizes = [size for size, _ in kept]
-    for who, peaks in (
-        ("a worker", [ran.worker_peak_mb for _, ran in kept]),
-        ("the parent", [ran.parent_peak_mb for _, ran in kept]),
-    ):
-        value = slope(sizes, peaks)
-        told = ", ".join(f"{size:.2g}: {peak:.0f} MB" for size, peak in zip(sizes, peaks, strict=True))
-        what = f"peak memory of {who} against gigapixels, log-log slope"
-        measured.figures[f"memory of {who}"] = {"gigapixels": sizes, "peak_mb": peaks, "slope": value}
-        measured.rows.append(
-            at_most(what, value, 0.05, "{:.3f}", told) if who == "a worker" else Row(what, f"{value:.3f}", told)
-        )
+def _memory(measured: Measured, what: str, sizes: Sequence[float], runs: Sequence[Ran]) -> None:
+    told = ", ".join(
+        f"{size:.3g}: {ran.worker_peak_mb:.0f} MB (parent {ran.parent_peak_mb:.0f})"
+        for size, ran in zip(sizes, runs, strict=True)
+    )
+    value = slope(sizes, [ran.worker_peak_mb for ran in runs])
+    measured.figures[f"memory against {what}"] = {
+        what: list(sizes),
+        "worker_peak_mb": [ran.worker_peak_mb for ran in runs],
+        "parent_peak_mb": [ran.parent_peak_mb for ran in runs],
+        "worker_slope": value,
+        "parent_slope": slope(sizes, [ran.parent_peak_mb for ran in runs]),
+    }
+    name = f"peak memory of a worker against {what}, log-log slope"
+    measured.rows.append(
+        at_most(name, value, 0.05, "{:.3f}", told) if what == "gigapixels" else Row(name, f"{value:.3f}", told)
+    )
