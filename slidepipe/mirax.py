@@ -1,7 +1,8 @@
 """What a MIRAX header claims, checked before OpenSlide believes it.
 
-OpenSlide asks for memory by some numbers of ``Slidedat.ini``, and ends the process where it gets none; and it looks for tiles
-over the whole distance to the farthest stored position, so that one damaged position makes every read take minutes or for ever.
+OpenSlide asks for memory by some numbers of ``Slidedat.ini`` and of the index, and ends the process where it gets none; and it
+looks for tiles over the whole distance to the farthest stored position, so that one damaged position makes every read take
+minutes or for ever.
 """
 
 import re
@@ -87,9 +88,15 @@ def _positions(folder: Path, values: Mapping[str, str]) -> "np.ndarray[tuple[int
         (start,) = struct.unpack_from("<i", index, table + 4 * record)
         _, page = struct.unpack_from("<ii", index, start)
         offset, length, number = struct.unpack_from("<iii", index, page + 8 + 8)
-        with (folder / values[f"FILE_{number}"]).open("rb") as file:
+        data = folder / values[f"FILE_{number}"]
+        if offset < 0 or length < 0 or offset + length > data.stat().st_size:
+            raise SlideError(
+                f"{folder / values['INDEXFILE']}: {length} bytes at {offset} of {data.name} are not in that file. "
+                "A file is damaged or cut short: copy both again"
+            )
+        with data.open("rb") as file:
             file.seek(offset)
-            stored = file.read(max(0, length))
+            stored = file.read(length)
         if layers[layer] == "StitchingIntensityLayer":
             stored = zlib.decompressobj().decompress(stored, _IMAGES_LIMIT * _POSITION.itemsize)
     except (KeyError, ValueError, StopIteration, struct.error, OSError, zlib.error):

@@ -69,6 +69,16 @@ def test_a_tile_far_off_the_slide_is_told_rather_than_looked_for(scan: Path, x: 
         read_meta(scan)
 
 
+@pytest.mark.parametrize("length", [-1, 2**31 - 1])
+def test_an_absurd_length_in_the_index_is_named(scan: Path, length: int) -> None:
+    path = scan.with_suffix("") / "Index.dat"
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<i", data, len(data) - 8, length)  # the last item is the position buffer's: offset, length, file
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match=rf"Index.dat: {length} bytes at \d+ of Data0000.dat are not in that file"):
+        read_meta(scan)
+
+
 @pytest.mark.parametrize("name", ["Slidedat.ini", "Index.dat", "Data0000.dat"])
 def test_a_file_that_is_missing_a_folder_or_cut_short_is_a_slide_error(scan: Path, name: str) -> None:
     path = scan.with_suffix("") / name
