@@ -85,7 +85,7 @@ function put(cell, place) {
 let asked = false;
 function draw() {
   asked = false;
-  const above = 2;
+  const above = 5; // rows beyond the edges, so that their pictures are there when they come
   const first = Math.max(0, Math.floor(grid.scrollTop / CELL_H) - above) * columns;
   const last = Math.min(told.n.length, (Math.ceil((grid.scrollTop + grid.clientHeight) / CELL_H) + above) * columns);
   for (const [place, cell] of cells) {
