@@ -6,6 +6,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,21 +126,24 @@ def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = Fa
     paths = [str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "SLIDEPIPE_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
     parent, children = 0, dict[int, int]()
-    while watch and process.poll() is None:
-        try:
-            parent = max(parent, psutil.Process(process.pid).memory_info().rss)
-            for child in psutil.Process(process.pid).children(recursive=True):
-                children[child.pid] = max(children.get(child.pid, 0), child.memory_info().rss)
-        except psutil.NoSuchProcess:
-            continue
-        time.sleep(_LOOK_S)
-    said = process.communicate()[1]
-    wall = time.perf_counter() - started
+    with tempfile.TemporaryFile(
+        "w+", encoding="utf-8"
+    ) as told:  # a pipe that nobody reads would stop a run that says much
+        started = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
+        while watch and process.poll() is None:
+            try:
+                parent = max(parent, psutil.Process(process.pid).memory_info().rss)
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    children[child.pid] = max(children.get(child.pid, 0), child.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+            time.sleep(_LOOK_S)
+        process.wait()
+        wall = time.perf_counter() - started
+        told.seek(0)
+        said = told.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.strip()[-2000:]}")
