@@ -11,6 +11,7 @@ import pytest
 from benchmarks import mutations, runs
 from slidepipe.errors import ResolutionError, SlideError
 from slidepipe.slide import read_meta
+from slidepipe.well import discover
 from tests import drawn
 
 
@@ -133,3 +134,19 @@ def test_a_well_of_damaged_slides_is_told_slide_by_slide(
     assert outcomes["partial"] >= 1
     assert all(slide.outcome == "failed" for slide in damaged if slide.kind in ("empty", "missing", "forbidden"))
     assert mutations.healthy_bytes(tmp_path / "out", sources) == wanted
+
+
+def test_a_slide_whose_file_is_gone_or_a_folder_is_found_all_the_same(
+    sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    well = mutations.make_healthy(tmp_path / "well", sources)
+    (svs,) = well.glob("*.svs")
+    (mirax,) = well.glob("*.mrxs")
+    svs.unlink()
+    svs.mkdir()
+    mirax.unlink()  # its data are still there
+    assert sorted(slide.path for slide in discover(well)) == [svs, mirax]
+    with pytest.raises(SlideError, match="a folder, not a slide"):
+        read_meta(svs)
+    with pytest.raises(SlideError, match="no such file"):
+        read_meta(mirax)
