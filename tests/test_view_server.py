@@ -63,6 +63,14 @@ def test_pages_open_and_failures_come_first(server: ViewServer) -> None:
         assert server.ask(path).status == 200, path
 
 
+def test_text_is_packed_and_pictures_are_not_packed_twice(server: ViewServer) -> None:
+    asked = {"Accept-Encoding": "gzip"}
+    for path in ("/", "/api/objects?name=all", "/static/vendor/openseadragon.min.js"):
+        assert server.ask(path, headers=asked).headers.get("content-encoding") == "gzip", path
+    for path in ("/thumb/3.jpg", "/crop/3.jpg"):
+        assert "content-encoding" not in server.ask(path, headers=asked).headers
+
+
 def test_nothing_comes_from_elsewhere(server: ViewServer) -> None:
     for path in ("/", "/grid", "/slide/1"):
         answer = server.ask(path)

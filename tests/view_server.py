@@ -54,9 +54,9 @@ class ViewServer:
         told = dict(headers or {})
         if data is not None:
             told.setdefault("Content-Type", "application/json")
-        own_host = "Host" in told
+        own = {"skip_host": "Host" in told, "skip_accept_encoding": "Accept-Encoding" in told}
         try:
-            connection.putrequest(method or ("GET" if data is None else "POST"), path, skip_host=own_host)
+            connection.putrequest(method or ("GET" if data is None else "POST"), path, **own)
             for name, value in told.items():
                 connection.putheader(name, value)
             if data is not None:

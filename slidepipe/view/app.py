@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
@@ -86,26 +86,27 @@ class Server:
 
     def app(self, host: str, token: str) -> Starlette:
         """The ASGI application; ``token`` empty asks for none."""
-        routes = [
-            Route("/", self.well_page),
-            Route("/grid", self.grid_page),
-            Route("/slide/{slide:int}", self.slide_page),
+        packed = [Middleware(GZipMiddleware, compresslevel=3)]  # pictures are packed as they are
+        routes: list[BaseRoute] = [
             Route("/thumb/{number:int}.jpg", self.thumb),
             Route("/crop/{number:int}.jpg", self.crop),
             Route("/reference/{number:int}/{place:int}.jpg", self.reference),
             Route("/tile/{slide:int}/{level:int}/{column:int}_{row:int}.jpg", self.tile),
-            Route("/api/objects", self.objects),
-            Route("/api/object/{number:int}", self.object),
-            Route("/api/slide/{slide:int}", self.slide),
-            Route("/api/counts", self.counts),
-            Route("/api/labels", self.labels, methods=["GET"]),
+            Route("/", self.well_page, middleware=packed),
+            Route("/grid", self.grid_page, middleware=packed),
+            Route("/slide/{slide:int}", self.slide_page, middleware=packed),
+            Route("/api/objects", self.objects, middleware=packed),
+            Route("/api/object/{number:int}", self.object, middleware=packed),
+            Route("/api/slide/{slide:int}", self.slide, middleware=packed),
+            Route("/api/counts", self.counts, middleware=packed),
+            Route("/api/labels", self.labels, methods=["GET"], middleware=packed),
             Route("/api/labels", self.add_labels, methods=["POST"]),
             Route("/api/missed", self.add_missed, methods=["POST"]),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Mount("/static", StaticFiles(directory=STATIC), middleware=packed),
         ]
         return Starlette(
             routes=routes,
-            middleware=[Middleware(Guard, host=host, token=token), Middleware(GZipMiddleware, compresslevel=3)],
+            middleware=[Middleware(Guard, host=host, token=token)],
             exception_handlers={SlidepipeError: _told, HTTPException: _refused},
         )
 
