@@ -190,7 +190,7 @@ def _small_reference(root: Path) -> Path:
 
 def _storing(results: Path, root: Path) -> float:
     """Seconds of publishing what the run stored, once more, in one process."""
-    folders = sorted(path.parent for path in (results / "slides").rglob("embeddings") if path.is_dir())
+    folders = sorted(path.parent for path in (results / "slides").rglob("crops") if path.is_dir())
     loaded = []
     for folder in folders:
         crops = store.read_stage(folder, "crops")

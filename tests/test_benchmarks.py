@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import bench, figures, growth, made_scans, scale, stage_crop, stage_detect, stage_embed, timing, today
+from benchmarks import (
+    bench,
+    figures,
+    growth,
+    made_scans,
+    scale,
+    stage_crop,
+    stage_detect,
+    stage_embed,
+    timing,
+    today,
+    whole_run,
+)
+from slidepipe import store
 from slidepipe.slide import Slide
 from tests import drawn
 
@@ -123,6 +137,19 @@ def test_cropping_is_measured_on_a_small_scan() -> None:
     counted = found["bytes_read_against_once"]
     # Two counts of one thing: from the rectangles, and from the kernel, which also sees the header read.
     assert counted is None or counted == pytest.approx(found["decodes_a_tile"], abs=0.15)
+
+
+def test_storing_publishes_what_a_run_stored_once_more(tmp_path: Path) -> None:
+    slide = store.slide_folder(tmp_path / "results", "slide")
+    ends, embeddings = np.array([40, 100]), np.ones((2, 3), np.float32)
+    jpeg = np.arange(100, dtype=np.uint8)
+    tables = {"boxes": np.ones((2, 4), np.int64), "area_um2": np.ones(2), "score": np.ones(2), "cut": np.ones(2, bool)}
+    store.publish(slide, "boxes", "x", {}, partial(whole_run._write_boxes, tables))
+    store.publish(slide, "crops", "x", {}, partial(store.write_jpegs, parts=iter([jpeg]), total_bytes=100, ends=ends))
+    store.publish(slide, "embeddings", "x", {}, partial(store.write_embeddings, embeddings=embeddings))
+    assert whole_run._storing(tmp_path / "results", tmp_path) > 0
+    (again,) = (tmp_path / "stored").iterdir()
+    assert store.CropReader(again).jpegs(0, 2) == store.CropReader(slide).jpegs(0, 2)
 
 
 @settings(deadline=None)
