@@ -1,6 +1,6 @@
-"""Two workers against one, and one slide to eight: ``python benchmarks/scaling.py [--slides 8] [--out FILE.json]``.
+"""Two workers against one, and one slide to eight: ``python benchmarks/scaling.py [--slides 6] [--out FILE.json]``.
 
-* A well of eight scans of 67 megapixels is counted with one worker and with two, the embedding over one view, so that it is
+* A well of six scans of 67 megapixels is counted with one worker and with two, the embedding over one view, so that it is
   mostly detection and cutting; then its embedding alone is done again, over eight views. Wall time less start-up, which is that
   of a well of one barren block; the ratio of one worker to two should be at least 1.8 on two idle cores.
 * Wells of 1, 2, 4 and 8 copies of a scan are counted with two workers: a line is fitted to the wall times, from which none should
@@ -104,7 +104,7 @@ def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
 def main() -> None:
     """Measure and print; exit status 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slides", type=int, default=8, help="scans of the well that one and two workers count")
+    parser.add_argument("--slides", type=int, default=6, help="scans of the well that one and two workers count")
     parser.add_argument("--out", type=Path, help="also write the figures there (JSON)")
     options = parser.parse_args()
     tiles = blocks_of_tiles()
