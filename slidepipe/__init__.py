@@ -4,6 +4,7 @@ In a notebook ``slidepipe.run(well, out, reference=...)`` does what the command 
 the tables as data frames and the crops and embeddings by object.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,15 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "open_results", "run"]
 
 
-def run(well: Path | str, out: Path | str, *, config: Path | str | None = None, **settings: Any) -> "Results":
+def run(
+    well: Path | str, out: Path | str, *, config: Path | str | Mapping[str, Any] | None = None, **settings: Any
+) -> "Results":
     """Count the fossils of a well, as ``slidepipe run`` does, and open the results.
 
     Args:
         well: a folder of slides, one slide, or a text file with the path of a slide a line.
         out: the RESULTS folder. The same call again resumes, and does nothing where all is done.
-        config: a YAML file of settings.
+        config: a YAML file of settings, or a mapping of what would stand in one.
         settings: laid over the file: ``reference``, ``mpp``, ``plugins``; ``backbone``, ``head``, ``detector`` by name;
             ``weights``, ``views``, ``alpha``, ``device``, ``workers``, ``scheduler``, ``on_error``; or any setting of the YAML
             with ``__`` for its dots (``crops__margin=0.2``).
@@ -32,7 +35,7 @@ def run(well: Path | str, out: Path | str, *, config: Path | str | None = None, 
     from slidepipe.flow import run_well
     from slidepipe.results import Results
 
-    chosen = load_config(None if config is None else Path(config), overrides_from_names(settings))
+    chosen = load_config(Path(config) if isinstance(config, str) else config, overrides_from_names(settings))
     return Results(run_well(Path(well), Path(out), chosen).results)
 
 

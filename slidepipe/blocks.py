@@ -137,8 +137,7 @@ def plan_blocks(grid: Grid, detector: Detector, core_px: int) -> list[Block]:
 def read_window(slide: Slide, grid: Grid, window: Box) -> Window:
     """Read a window cell by cell; a cell that cannot be read is marked failed and the rest kept."""
     height, width = window.height, window.width
-    rgb = np.empty((height, width, 3), np.uint8)
-    rgb[:] = slide.meta.background
+    rgb = np.empty((height, width, 3), np.uint8)  # every pixel is of a cell
     scanned = np.zeros((height, width), np.bool_)
     failed = np.zeros((height, width), np.bool_)
     reasons = []
@@ -147,7 +146,7 @@ def read_window(slide: Slide, grid: Grid, window: Box) -> Window:
         try:
             rgb[target], scanned[target] = _read_cell(slide, grid, cell)
         except RegionError as error:
-            failed[target] = True
+            rgb[target], failed[target] = slide.meta.background, True
             reasons.append(str(error))
     _limit_to_grid(scanned, grid, window)
     _limit_to_grid(failed, grid, window)

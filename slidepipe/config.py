@@ -3,7 +3,8 @@
 The models are the one source: ``configs/default.yaml`` is written from them (``python -m slidepipe.config``); a test checks it.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ class BackboneConfig(_Settings):
         None,
         description="average each embedding over 1 view or the 8 flips and quarter turns; empty: what serves the backbone (8)",
     )
-    batch: int = Field(64, ge=1, description="crops embedded at a time")
+    batch: int = Field(32, ge=1, description="crops embedded at a time, and at once on a GPU: give it 256 there")
     settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
 
 
@@ -50,7 +51,7 @@ class DetectorConfig(_Settings):
 
     name: str = Field("density", description="detector, as `slidepipe plugins list` shows it, or yolo:FILE.onnx")
     block_px: int = Field(
-        2048, ge=256, le=8192, description="side of a block, detection pixels; results do not depend on it"
+        3072, ge=256, le=8192, description="side of a block, detection pixels; results do not depend on it"
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="the detector's own settings")
 
@@ -148,11 +149,6 @@ class Config(_Settings):
     counting: CountingConfig = CountingConfig()
     run: RunConfig = RunConfig()
 
-    @field_validator("crops", mode="before")
-    @classmethod
-    def _crops_none(cls, value: Any) -> Any:
-        return {"keep": False} if value == "none" else value
-
     @field_validator("paths")
     @classmethod
     def _absolute_folders(cls, value: dict[str, str]) -> dict[str, str]:
@@ -162,21 +158,31 @@ class Config(_Settings):
         return value
 
 
+#: What a word in place of a section's settings means: ``head: knn``, ``crops: none``.
+_SHORT_SECTIONS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("backbone", "head", "detector"), lambda word: {"name": word}),
+    "crops": lambda word: {"keep": False} if word == "none" else word,
+}
+
 #: Settings that name files: in a YAML they count from the YAML's own folder.
 _PATHS: tuple[tuple[str, ...], ...] = (("reference",), ("backbone", "weights"))
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read ``path`` (or the defaults) and lay ``overrides`` over it.
+def load_config(source: Path | Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read settings (or take the defaults) and lay ``overrides`` over them.
 
     Args:
-        path: a YAML file; None takes the defaults.
+        source: a YAML file, or what would stand in one; None takes the defaults.
         overrides: dotted setting names to values, such as ``{"head.alpha": 0.2}``; values of None are passed over.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is unknown or of the wrong kind.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    where = str(source) if isinstance(source, Path) else "settings"
+    values: dict[str, Any] = _read_yaml(source) if isinstance(source, Path) else copy.deepcopy(dict(source or {}))
+    for section, short in _SHORT_SECTIONS.items():
+        if isinstance(values.get(section), str):
+            values[section] = short(values[section])
     for name, value in (overrides or {}).items():
         if value is None:
             continue
@@ -184,10 +190,10 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         place = values
         for folder in folders:
             if not isinstance(place.setdefault(folder, {}), dict):
-                raise SettingsError(f"{path}: '{folder}' must hold settings, not {place[folder]!r}")
+                raise SettingsError(f"{where}: '{folder}' must hold settings, not {place[folder]!r}")
             place = place[folder]
         place[last] = value
-    return parse_config(values, str(path) if path is not None else "settings")
+    return parse_config(values, where)
 
 
 #: Short names, of the command line's options and of ``slidepipe.run``, for settings that people change often.

@@ -25,6 +25,7 @@ from slidepipe.masks import (
     close,
     dilate,
     fill_holes,
+    framed,
     is_thin,
     largest_piece,
     open_,
@@ -246,7 +247,7 @@ class _Search:
                 factor, radius_um = _STRICTER[level]
                 stricter = own & self._denser_than(factor * self.settings.min_density, self.dens[rows, columns])
                 radius_px = math.ceil(radius_um / self.mpp)
-                opened = open_(np.pad(stricter, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
+                opened = open_(framed(stricter, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
                 yield from self._fitting(opened, (rows.start, columns.start), level + 1)
 
     def _clear_px(self, component: _Component) -> int:
@@ -262,7 +263,7 @@ class _Search:
 
     def _stands_out(self, component: _Component) -> bool:
         """Is a component at a stricter level an object of its own: solid, and much denser than what it lies in?"""
-        if open_(np.pad(component.filled, 1 + int(self.part_radius_px)), int(self.part_radius_px)).sum() == 0:
+        if open_(framed(component.filled, 1 + int(self.part_radius_px)), int(self.part_radius_px)).sum() == 0:
             return False
         near, far = _RING_PX
         rows, columns = component.place

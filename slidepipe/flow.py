@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 import slidepipe
 from slidepipe import plugins, store, tasks
 from slidepipe.config import Config
@@ -29,15 +31,24 @@ from slidepipe.plan import (
     plan_slide,
     plugin_identity,
     reference_folder,
+    reference_identity,
     tables_fingerprint,
 )
 from slidepipe.progress import Progress, RunPlan
-from slidepipe.reference import ImageFolder, ReferenceSet, as_reference, fingerprint_folder, load_cached, save_cached
+from slidepipe.reference import (
+    ImageFolder,
+    ReferenceSet,
+    as_reference,
+    check_images,
+    fingerprint_folder,
+    load_cached,
+    save_cached,
+)
 from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.spike import check_spike
-from slidepipe.stages import count_blocks, is_finished, slide_steps
+from slidepipe.stages import count_blocks, count_objects, is_finished, slide_steps
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec, PluginSpec
 from slidepipe.well import WellSlide
@@ -83,6 +94,8 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         states = [plan_slide(slide, out, config, embed, detector, known.get(slide.slide_id)) for slide in slides]
         for state in states:
             _stop_if_wanted(config, state)
+        if states[0].unresolved is not None and all(state.unresolved for state in states):
+            raise states[0].unresolved  # given now rather than after a night; one slide among others merely fails
 
         @functools.cache
         def start_engine() -> Engine:  # a run with nothing left to do starts no cluster
@@ -91,39 +104,42 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             )
 
         identity = {**plugin_identity("backbone", embed.plugin), "views": embed.views}
-        fingerprint = fingerprint_folder(folder, {**identity, "batch": embed.batch})
+        fingerprint = fingerprint_folder(folder, reference_identity(embed))
         reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)
         pending = [state for state in states if state.job is not None and not is_finished(state)]
-        if reference is None:
-            reference = _embed_reference(folder, embed, fingerprint, start_engine())
-        fit_heads = functools.partial(Heads, functools.partial(_create_head, head), config.head.alpha)
-        heads: Heads | None = None
         if pending:
-            # A head that refuses its settings or the reference set does so before the night's work, not after.
-            heads = fit_heads(join_reviewed(reference, []))
+            _check_before_work(folder, embed, head, config, start_engine() if reference is None else None)
             _process(start_engine(), pending, states, config, progress)
         for state in states:
             if state.job is not None and not state.failure:
                 state.lost = find_lost(state.job.folder, state.slide.slide_id)
-        joined = join_reviewed(reference, reviewed)  # after the work, which may have embedded them anew
+        # After the work, so that a well without objects embeds none, and what was reviewed in these results is embedded anew.
+        joined = None
+        if any(count_objects(state) for state in states):
+            joined = join_reviewed(reference or _embed_reference(folder, embed, fingerprint, start_engine()), reviewed)
 
-        wanted = tables_fingerprint(states, config, head, joined.all.fingerprint, labels)
+        @functools.cache
+        def find_heads() -> Heads:
+            if joined is None:
+                raise SlidepipeError("there are no objects to classify")
+            return Heads(functools.partial(_create_head, head), config.head.alpha, joined)
+
+        used = joined.all.fingerprint if joined else fingerprint
+        wanted = tables_fingerprint(states, config, head, used, labels)
         if previous.get("tables") == wanted and all((out / name).exists() for name in (*TABLES, REPORT)):
             return _summary(out, states, previous["objects"], previous["accepted"], redone=False)
         record = (
             well,
             config,
             states,
-            {**identity, "weights_sha256": reference.weights_sha256},
-            describe_reference(folder, joined.all.fingerprint),
+            {**identity, "weights_sha256": joined.all.weights_sha256 if joined else None},
+            describe_reference(folder, used),
         )
         # Written last, the report says that all the rest is there.
         (out / REPORT).unlink(missing_ok=True)
         write_manifest(_summary(out, states, 0, 0, redone=True), *record, tables=None)
-        if heads is None or reviewed:
-            heads = fit_heads(joined)
-        counts = write_tables(out, states, heads, folder.names, config.counting)
+        counts = write_tables(out, states, find_heads, folder.names, config.counting)
         summary = _summary(
             out,
             states,
@@ -160,6 +176,23 @@ def _start_engine(config: Config, seen: Sequence[Path]) -> Engine:
         engine.close()
         raise SettingsError(f"worker {address}: {problem}")
     return engine
+
+
+def _check_before_work(
+    folder: ImageFolder, embed: EmbedSpec, head: PluginSpec, config: Config, engine: Engine | None
+) -> None:
+    """Let whatever the references, the backbone and the head refuse be refused now, and not after the night's work.
+
+    Args:
+        engine: embeds one image, where the reference set is still to be embedded.
+    """
+    if engine is not None:
+        check_images(folder)
+        root = Path(os.path.abspath(folder.root))  # noqa: PTH100  # resolve would follow links
+        engine.map([Task(tasks.embed_reference_part, (embed, root, folder.files[:1]), gpu=True)])
+    # What a head can refuse are its settings, alpha, and how many references the genera have: any embeddings will do.
+    drawn = np.random.default_rng(0).normal(size=(len(folder.files), 8)).astype(np.float32)
+    _create_head(head).fit(drawn, np.array(folder.genera), config.head.alpha)
 
 
 def _create_head(head: PluginSpec) -> Head:

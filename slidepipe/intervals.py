@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
 from scipy.special import betaincinv
 
 #: Two-sided 95 % of the normal distribution.
@@ -94,4 +93,6 @@ def mover_share(part: Estimate, rest: Estimate) -> Estimate:
 def _root(function: Callable[[float], float]) -> float:
     if function(0.0) * function(1.0) >= 0:  # an end is the root, up to rounding
         return 0.0 if abs(function(0.0)) < abs(function(1.0)) else 1.0
+    from scipy.optimize import brentq  # slow to import, and needed only where counts are corrected
+
     return float(brentq(function, 0.0, 1.0, xtol=1e-12))

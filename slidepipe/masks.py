@@ -39,14 +39,23 @@ def open_(mask: BoolArray, radius_px: int) -> BoolArray:
 
 def fill_holes(mask: BoolArray) -> BoolArray:
     """The mask and everything it encloses (a corner of the mask is a wall)."""
-    outside, _ = ndimage.label(~np.pad(mask, 1))
-    filled: BoolArray = (outside != outside[0, 0])[1:-1, 1:-1]
+    around = np.ones((mask.shape[0] + 2, mask.shape[1] + 2), np.bool_)
+    np.logical_not(mask, out=around[1:-1, 1:-1])
+    outside, _ = ndimage.label(around)
+    filled: BoolArray = outside[1:-1, 1:-1] != outside[0, 0]
     return filled
+
+
+def framed(mask: BoolArray, width_px: int) -> BoolArray:
+    """The mask with a border of False around it (as ``np.pad``, which takes longer than most of what is done to a small mask)."""
+    out = np.zeros((mask.shape[0] + 2 * width_px, mask.shape[1] + 2 * width_px), np.bool_)
+    out[width_px : width_px + mask.shape[0], width_px : width_px + mask.shape[1]] = mask
+    return out
 
 
 def inner_distance(mask: BoolArray) -> FloatArray:
     """Distance of each pixel of a mask to the nearest pixel outside it, float64; beyond the array is outside."""
-    distance: FloatArray = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    distance: FloatArray = ndimage.distance_transform_edt(framed(mask, 1))[1:-1, 1:-1]
     return distance
 
 
@@ -80,7 +89,7 @@ def without_tail(mask: BoolArray, place: Place, radius_px: int, longest_px: floa
     """
     if max(mask.shape) <= longest_px:
         return mask, place
-    body = open_(np.pad(mask, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
+    body = open_(framed(mask, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
     if not body.any():
         return mask, place
     rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))

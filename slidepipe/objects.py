@@ -1,7 +1,7 @@
 """The object table, ``objects.parquet``: one row an object, from which every number of a run can be recomputed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,8 @@ def classify_slide(
     slide: WellSlide,
     folder: Path,
     mpp: tuple[float, float],
-    head: Head,
-    reference: ReferenceSet,
+    find_head: Callable[[], tuple[Head, ReferenceSet]],
     limits: CountingConfig,
-    margin: float,
 ) -> SlideObjects:
     """The object rows of one slide whose stages are all published.
 
@@ -76,10 +74,8 @@ def classify_slide(
         slide: the slide and its sample.
         folder: its store.
         mpp: micrometres a level-0 pixel, x and y.
-        head: fitted on ``reference``.
-        reference: names the neighbours.
+        find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
         limits: from where on an object is unusable.
-        margin: of the crops, share of the box's long side on each side.
     """
     stored = store.read_stage(folder, "boxes")
     boxes = store.read_array(stored, "boxes").reshape(-1, 4)
@@ -89,10 +85,11 @@ def classify_slide(
         return SlideObjects(slide.slide_id, SCHEMA.empty_table())
     lost = ~np.isfinite(embeddings).all(axis=1)
     usable = np.flatnonzero(~lost)
+    head, reference = find_head()
     decided = head.predict(embeddings[usable])
     width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
     long_um = np.maximum(width_um, height_um)
-    measured = slide_properties(folder, long_um * (1 + 2 * margin))
+    measured = slide_properties(folder)
 
     count = len(boxes)
     candidate: list[str | None] = [None] * count

@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import Sample, Spike, WellSlide, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 1, "embeddings": 1, "tables": 2}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 2, "tables": 3}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -41,6 +41,8 @@ class SlideState:
     absent: bool = False
     stage: str = "open"
     failure: str | None = None
+    unresolved: ResolutionError | None = None
+    """Set where all that is wrong is the scan's resolution, which the user can give."""
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     """What could not be read of a slide that was analysed: (stage, region, reason)."""
 
@@ -95,8 +97,8 @@ def _known_slide(entry: Mapping[str, Any]) -> WellSlide:
         entry["slide_id"],
         Path(entry["path"]),
         Sample(entry["well"], depth_m, entry["sample_type"]),
-        entry["given_mpp"],
-        None if entry["spike"] is None else Spike(**entry["spike"]),
+        entry.get("given_mpp"),
+        Spike(**entry["spike"]) if entry.get("spike") else None,
     )
 
 
@@ -160,8 +162,6 @@ def plan_slide(
     Args:
         known: what the manifest says of it, where its file may be gone.
 
-    Raises:
-        ResolutionError: its resolution is missing or cannot be right: the user gives it now rather than after a night.
     """
     state = SlideState(slide)
     try:
@@ -170,9 +170,8 @@ def plan_slide(
         else:
             state.meta = read_meta(slide.path, slide.mpp)
             state.identity = identify_slide(slide.path)
-    except ResolutionError:
-        raise
     except SlideError as error:
+        state.unresolved = error if isinstance(error, ResolutionError) else None
         state.failure = str(error).removeprefix(f"{slide.path}: ")
         return state
     crops = CropSpec(config.crops.margin, config.crops.long_side_px, config.crops.jpeg_quality)
@@ -222,7 +221,12 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
     files = {"weights": spec.weights, "argument": Path(argument or "/")}
     files |= {f"setting {key}": Path(value) for key, value in settings.items() if isinstance(value, str) and value}
     digests = {key: store.file_sha256(path) for key, path in files.items() if path is not None and path.is_file()}
+    shown: dict[str, Any] = {}
+    if kind == "backbone":  # what crops are made into before the backbone sees them is ours, but as it says
+        built = plugins.create("backbone", spec.name, settings, spec.weights)
+        shown = {"shown": [getattr(built, "fit", "squeeze"), built.input_px]}
     return {
+        **shown,
         "name": base if "argument" in digests else spec.name,
         # A plugin may count its own versions, so that a release that changes nothing in it redoes nothing. The module of a
         # plugin file is named after the file's bytes.
@@ -230,6 +234,12 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
         "settings": {key: value for key, value in settings.items() if f"setting {key}" not in digests},
         "files": digests,
     }
+
+
+def reference_identity(embed: EmbedSpec) -> dict[str, Any]:
+    """What the embeddings of reference images depend on besides the images."""
+    identity = plugin_identity("backbone", embed.plugin)
+    return {**identity, "views": embed.views, "batch": embed.batch, "stage": STAGE_VERSIONS["embeddings"]}
 
 
 def tables_fingerprint(

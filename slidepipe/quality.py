@@ -4,7 +4,6 @@ The numbers are kept with the object whatever becomes of it; limits (settings ``
 unusable, so that another limit needs no new look at the slide.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from scipy import ndimage
 
 from slidepipe import store
 from slidepipe.config import CountingConfig
-from slidepipe.crops import decode_crop
-from slidepipe.interfaces import BoolArray, FloatArray, UInt8Array
+from slidepipe.interfaces import BoolArray, FloatArray, IntArray, UInt8Array
 
 _BACKGROUND_PERCENT = 92
 """The light of a crop's background: this percentile of its pixels, as an object seldom fills its whole box."""
@@ -29,7 +27,6 @@ _SMOOTHED_UM = 0.5
 """Slopes are taken at this sigma (at least a pixel), so that noise makes none."""
 
 _EDGE_PERCENT, _DENSEST_PERCENT = 99, 98
-_READ_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -71,32 +68,15 @@ def measure_crop(rgb: UInt8Array, um_per_px: float) -> tuple[float, float]:
     return black_share, densest / steepest if steepest > 0 else float("nan")
 
 
-def measure_crops(jpegs: Iterable[bytes], long_sides_um: FloatArray) -> CropProperties:
-    """Measure stored crops.
-
-    Args:
-        jpegs: N encoded crops; empty bytes where a crop is lost.
-        long_sides_um: float64 (N,), what the long side of each crop spans on the slide.
-    """
-    black_share, edge_um = np.full(len(long_sides_um), np.nan), np.full(len(long_sides_um), np.nan)
-    for row, (jpeg, long_side_um) in enumerate(zip(jpegs, long_sides_um.tolist(), strict=True)):
-        if jpeg:
-            rgb = decode_crop(jpeg)
-            black_share[row], edge_um[row] = measure_crop(rgb, long_side_um / max(rgb.shape[:2]))
-    return CropProperties(black_share, edge_um)
+def long_sides_um(boxes: IntArray, mpp_x: float, mpp_y: float) -> FloatArray:
+    """float64 (N,): the long side of each of ``boxes`` (N, 4), in um."""
+    return np.asarray(np.maximum((boxes[:, 2] - boxes[:, 0]) * mpp_x, (boxes[:, 3] - boxes[:, 1]) * mpp_y), float)
 
 
-def slide_properties(folder: Path, long_sides_um: FloatArray) -> CropProperties:
-    """The properties of a slide's objects: as stored with its crops, or measured now where an older run stored none.
-
-    Args:
-        folder: the slide's store; its crops are published.
-        long_sides_um: float64 (N,), of the objects' crops.
-    """
+def slide_properties(folder: Path) -> CropProperties:
+    """The properties of a slide's objects, as stored with its crops. ``folder``: the slide's store; its crops are published."""
     crops = store.read_stage(folder, "crops")
-    if "black_share" in crops and "edge_um" in crops:
-        return CropProperties(store.read_array(crops, "black_share"), store.read_array(crops, "edge_um"))
-    return measure_crops(_every_jpeg(store.CropReader(folder)), long_sides_um)
+    return CropProperties(store.read_array(crops, "black_share"), store.read_array(crops, "edge_um"))
 
 
 def faults(
@@ -114,8 +94,3 @@ def faults(
         for row in np.flatnonzero(found).tolist():
             reasons[row] = reason
     return reasons
-
-
-def _every_jpeg(reader: store.CropReader) -> Iterator[bytes]:
-    for start in range(0, len(reader), _READ_ROWS):
-        yield from reader.jpegs(start, min(start + _READ_ROWS, len(reader)))

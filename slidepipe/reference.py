@@ -44,6 +44,9 @@ class ReferenceSet:
     """Of the weights that embedded it, where the backbone tells it."""
 
 
+_UNREADABLE = "{}: not a readable image ({}). Replace or remove it"
+
+
 def scan_image_folder(root: Path, least: int = 2) -> ImageFolder:
     """List a labelled image folder.
 
@@ -64,8 +67,10 @@ def scan_image_folder(root: Path, least: int = 2) -> ImageFolder:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
     if not files:
+        loose = any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir())
         raise ReferenceSetError(
-            f"{root}: no images in it. Put each genus's images in a folder of its own: {root.name}/GENUS/NAME.jpg"
+            f"{root}: {'its images lie loose' if loose else 'no images in it'}. Put each genus's images in a folder of its own: "
+            f"{root.name}/GENUS/NAME.jpg"
         )
     genera = [file.partition("/")[0] for file in files]
     empty = sorted(
@@ -94,6 +99,20 @@ def scan_image_folder(root: Path, least: int = 2) -> ImageFolder:
     return ImageFolder(root, tuple(files), tuple(genera))
 
 
+def check_images(folder: ImageFolder) -> None:
+    """Look at the head of every image, so that one that is none is told before the work and not after it.
+
+    Raises:
+        ReferenceSetError: the file is not a readable image.
+    """
+    for file in folder.files:
+        try:
+            with Image.open(folder.root / file) as image:
+                image.verify()
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ReferenceSetError(_UNREADABLE.format(folder.root / file, error)) from error
+
+
 def read_image(path: Path) -> UInt8Array:
     """uint8 (h, w, 3) sRGB of an image file; transparency is laid on white.
 
@@ -108,7 +127,7 @@ def read_image(path: Path) -> UInt8Array:
                 return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ReferenceSetError(f"{path}: not a readable image ({error}). Replace or remove it") from error
+        raise ReferenceSetError(_UNREADABLE.format(path, error)) from error
 
 
 def fingerprint_folder(folder: ImageFolder, embedding: Mapping[str, object]) -> str:

@@ -26,16 +26,16 @@ def slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
     if not is_done(state, "boxes"):
         yield from _detect(state, config)
     objects = int(store.stage_attributes(state.job.folder, "boxes")["objects"])
-    parts = tasks.count_parts(objects)
     state.stage = "crop"
     kept = _has_pixels(state) or (is_done(state, "embeddings") and not state.job.keep_crops)
     if not (is_done(state, "crops") and kept):
         progress.planned("crop", objects)
-        yield from _crop(state, parts)
+        yield from _crop(state, tasks.count_parts(objects))
     state.stage = "embed"
     if not is_done(state, "embeddings"):
         started = perf_counter()
         progress.planned("embed", objects)
+        parts = tasks.count_parts(objects, state.job.embed.batch)
         yield [Task(tasks.embed_part, (state.job, part), gpu=True) for part in range(parts)]
         yield [Task(tasks.publish_embeddings, (state.job, parts, perf_counter() - started))]
     if not state.job.keep_crops and _has_pixels(state):
@@ -52,6 +52,13 @@ def is_finished(state: SlideState) -> bool:
     if state.job is None or not all(is_done(state, stage) for stage in store.STAGES):
         return False
     return state.absent or (not _losses(state) and _has_pixels(state) == state.job.keep_crops)
+
+
+def count_objects(state: SlideState) -> int:
+    """The objects of a slide whose stages are published; 0 for one that failed."""
+    if state.job is None or state.failure:
+        return 0
+    return int(store.stage_attributes(state.job.folder, "boxes").get("objects", 0))
 
 
 def count_blocks(state: SlideState, config: Config) -> int:

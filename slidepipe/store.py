@@ -30,7 +30,7 @@ Stage = Literal["boxes", "crops", "embeddings"]
 STAGES: tuple[Stage, ...] = ("boxes", "crops", "embeddings")
 
 #: JPEG bytes of a chunk (what one look at a crop reads) and of a shard (what one file holds).
-_JPEG_CHUNK, _JPEG_SHARD = 256 * 1024, 64 * 2**20
+_JPEG_CHUNK, _JPEG_SHARD = 256 * 1024, 16 * 2**20
 _EMBEDDING_ROWS = 1024
 
 _HOLDER = ".lock.json"
@@ -179,10 +179,23 @@ def write_jpegs(group: zarr.Group, parts: Iterator[UInt8Array], total_bytes: int
 
 def write_embeddings(group: zarr.Group, embeddings: Float32Array) -> None:
     """Write ``embeddings``, float32 (N, D)."""
-    rows, dim = embeddings.shape
-    group.create_array(
-        "embeddings", shape=(rows, dim), dtype="float32", chunks=(max(1, min(rows, _EMBEDDING_ROWS)), max(1, dim))
-    )[...] = embeddings
+    write_embedding_parts(group, iter([embeddings]), len(embeddings))
+
+
+def write_embedding_parts(group: zarr.Group, parts: Iterator[Float32Array], rows: int) -> None:
+    """Write ``embeddings``, float32 (rows, D), from parts in order, with no more than a chunk and a part in memory."""
+    first = next(parts, np.zeros((0, 0), np.float32))
+    dim = first.shape[1]
+    chunk = max(1, min(rows, _EMBEDDING_ROWS))
+    array = group.create_array("embeddings", shape=(rows, dim), dtype="float32", chunks=(chunk, max(1, dim)))
+    written, waiting = 0, first
+    for part in itertools.chain(parts, [None]):
+        while len(waiting) >= chunk or (part is None and len(waiting)):
+            array[written : written + len(waiting[:chunk])] = waiting[:chunk]
+            written += len(waiting[:chunk])
+            waiting = waiting[chunk:]
+        if part is not None:
+            waiting = np.concatenate([waiting, part])
 
 
 def read_stage(folder: Path, stage: Stage) -> zarr.Group:

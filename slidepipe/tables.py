@@ -1,8 +1,9 @@
 """The tables of a run: ``objects.parquet`` and, counted from it, the CSV files."""
 
 import csv
+import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,9 +13,11 @@ from slidepipe.config import CountingConfig
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
 from slidepipe.diversity import diversity_table
+from slidepipe.interfaces import Head
 from slidepipe.objects import ACCEPTED, SlideObjects, classify_slide, write_objects
 from slidepipe.plan import SlideState
 from slidepipe.ranges import ranges_table
+from slidepipe.reference import ReferenceSet
 from slidepipe.reviewed import Heads
 from slidepipe.spike import spike_table
 
@@ -35,7 +38,7 @@ TABLES = (
 def write_tables(
     out: Path,
     states: Sequence[SlideState],
-    heads: Heads,
+    find_heads: Callable[[], Heads],
     genera: Sequence[str],
     counting: CountingConfig,
 ) -> list[SlideCount]:
@@ -44,7 +47,7 @@ def write_tables(
     Args:
         out: the RESULTS folder.
         states: all slides of the well; those without a failure have all stages published.
-        heads: the fitted head of each slide.
+        find_heads: gives the fitted head of each slide; asked where there are objects.
         genera: the columns of the count tables.
         counting: how the tables are made.
     """
@@ -52,12 +55,15 @@ def write_tables(
     by_id = {state.slide.slide_id: state for state in states}
     counts = [SlideCount(state.slide, "failed", 0.0) for state in states if state.failure]
 
+    def find_heads_of(identity: str) -> tuple[Head, ReferenceSet]:
+        return find_heads().of(identity)
+
     def classified() -> Iterator[SlideObjects]:
         for state in states:
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
-                margin = state.job.crops.margin
-                yield classify_slide(state.slide, state.job.folder, mpp, *heads.of(state.identity), counting, margin)
+                find_head = functools.partial(find_heads_of, state.identity)
+                yield classify_slide(state.slide, state.job.folder, mpp, find_head, counting)
 
     def write(path: Path) -> None:
         for objects in write_objects(path, classified()):

@@ -22,11 +22,13 @@ from slidepipe.detection import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, resolve_device
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone, Detector, Float32Array
+from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import read_image
 from slidepipe.relocate import relocate, relocate_path
 from slidepipe.slide import Box, Slide, borrow_slide
 
-#: Objects of a part: one task, one file. Fixed, so that batches (and their rounding) do not depend on who does the work.
+#: Objects of a part of the crops: one task, one file. A part of the embeddings is a batch, so that batches (and their rounding)
+#: do not depend on who does the work.
 PART_ROWS = 256
 
 
@@ -169,9 +171,13 @@ def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float)
     store.publish(job.folder, "boxes", job.fingerprints["boxes"], attributes, write)
 
 
-def count_parts(objects: int) -> int:
-    """Parts that so many objects make."""
-    return -(-objects // PART_ROWS)
+def count_parts(objects: int, rows: int = PART_ROWS) -> int:
+    """Parts of ``rows`` that so many objects make."""
+    return -(-objects // rows)
+
+
+#: What a part of the crops holds for each object besides the JPEG's bytes.
+_CROP_COLUMNS = {"lengths": np.int64, "black_share": np.float64, "edge_um": np.float64}
 
 
 def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
@@ -182,13 +188,19 @@ def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
         return len(boxes)
     jpegs = [b""] * len(boxes)
     reasons: dict[int, str] = {}
-    for row, crop in cut_crops(job.borrow(), boxes, job.crops):
+    measured = np.full((2, len(boxes)), np.nan)
+    slide = job.borrow()
+    long_um = long_sides_um(boxes, slide.meta.mpp_x, slide.meta.mpp_y) * (1 + 2 * job.crops.margin)
+    for row, crop in cut_crops(slide, boxes, job.crops):
         if isinstance(crop, RegionError):
             reasons[row] = job.without_path(str(crop))
         else:
             jpegs[row] = encode_crop(crop, job.crops)
+            measured[:, row] = measure_crop(crop, long_um[row] / max(crop.shape[:2]))
     store.save_part(
         path,
+        black_share=measured[0],
+        edge_um=measured[1],
         jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
         lengths=np.array([len(jpeg) for jpeg in jpegs], np.int64),
         lost=np.array(json.dumps({part * PART_ROWS + row: reason for row, reason in sorted(reasons.items())})),
@@ -206,44 +218,47 @@ def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
     """Join the crop parts of a slide and publish them."""
     wanted = job.fingerprints["crops"]
     paths = [store.part_path(job.folder, "crops", wanted, part) for part in range(parts)]
-    lengths: list[Any] = [np.zeros(0, np.int64)]
+    columns: dict[str, list[Any]] = {name: [np.zeros(0, kind)] for name, kind in _CROP_COLUMNS.items()}
     lost: dict[str, str] = {}
     for path in paths:
         stored = store.load_part(path)
-        lengths.append(stored["lengths"])
+        for name, kept in columns.items():
+            kept.append(stored[name])
         lost |= json.loads(str(stored["lost"]))
-    ends = np.cumsum(np.concatenate(lengths)).astype(np.int64)
+    joined = {name: np.concatenate(kept) for name, kept in columns.items()}
+    ends = np.cumsum(joined.pop("lengths")).astype(np.int64)
     total = int(ends[-1]) if len(ends) else 0
     attributes = {"objects": len(ends), "lost": lost, "kept": True, "seconds": round(seconds, 3)}
+
+    def write(group: Any) -> None:
+        store.write_jpegs(group, (store.load_part(path)["jpeg"] for path in paths), total, ends)
+        for name, values in joined.items():
+            group.create_array(name, data=values)
+
     store.retract(job.folder, "embeddings")  # they are of the crops before
-    store.publish(
-        job.folder,
-        "crops",
-        wanted,
-        attributes,
-        lambda group: store.write_jpegs(group, (store.load_part(path)["jpeg"] for path in paths), total, ends),
-    )
+    store.publish(job.folder, "crops", wanted, attributes, write)
     store.drop_parts(job.folder, "crops", wanted)
 
 
 def strip_crops(job: SlideJob) -> None:
-    """Publish the crops of a slide without their pixels: what is left are the boxes, and which objects could not be read."""
+    """Publish the crops of a slide without their pixels: what was measured on them stays, and which could not be read."""
     attributes = {**store.stage_attributes(job.folder, "crops"), "kept": False}
-    ends = np.zeros(int(attributes["objects"]), np.int64)
-    store.publish(
-        job.folder,
-        "crops",
-        job.fingerprints["crops"],
-        attributes,
-        lambda group: store.write_jpegs(group, iter(()), 0, ends),
-    )
+    before = store.read_stage(job.folder, "crops")
+    measured = {name: store.read_array(before, name) for name in _CROP_COLUMNS if name != "lengths"}
+
+    def write(group: Any) -> None:
+        store.write_jpegs(group, iter(()), 0, np.zeros(int(attributes["objects"]), np.int64))
+        for name, values in measured.items():
+            group.create_array(name, data=values)
+
+    store.publish(job.folder, "crops", job.fingerprints["crops"], attributes, write)
 
 
 def embed_part(job: SlideJob, part: int) -> int:
     """Embed the stored crops of one part; returns how many objects it holds. A crop that is lost embeds as NaN."""
     path = store.part_path(job.folder, "embeddings", job.fingerprints["embeddings"], part)
     reader = store.CropReader(job.folder)
-    start, stop = part * PART_ROWS, min((part + 1) * PART_ROWS, len(reader))
+    start, stop = part * job.embed.batch, min((part + 1) * job.embed.batch, len(reader))
     if path.exists():
         return stop - start
     jpegs = reader.jpegs(start, stop)
@@ -262,12 +277,17 @@ def embed_part(job: SlideJob, part: int) -> int:
 def publish_embeddings(job: SlideJob, parts: int, seconds: float) -> None:
     """Join the embedded parts of a slide and publish them."""
     wanted = job.fingerprints["embeddings"]
-    loaded = [
-        store.load_part(store.part_path(job.folder, "embeddings", wanted, part))["embeddings"] for part in range(parts)
-    ]
-    embeddings: Float32Array = np.concatenate(loaded) if loaded else np.zeros((0, 0), np.float32)
-    attributes = {"objects": len(embeddings), "seconds": round(seconds, 3)}
-    store.publish(job.folder, "embeddings", wanted, attributes, lambda group: store.write_embeddings(group, embeddings))
+    paths = [store.part_path(job.folder, "embeddings", wanted, part) for part in range(parts)]
+    objects = int(store.stage_attributes(job.folder, "crops")["objects"])
+    loaded = (store.load_part(path)["embeddings"] for path in paths)
+    attributes = {"objects": objects, "seconds": round(seconds, 3)}
+    store.publish(
+        job.folder,
+        "embeddings",
+        wanted,
+        attributes,
+        lambda group: store.write_embedding_parts(group, loaded, objects),
+    )
     store.drop_parts(job.folder, "embeddings", wanted)
 
 

@@ -267,8 +267,8 @@ def _read_samples(path: Path) -> dict[str, dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            # A spreadsheet set to comma decimals writes semicolons.
-            reader = csv.DictReader(file, delimiter=";" if ";" in first else ",")
+            # A spreadsheet set to comma decimals writes semicolons, another one tabs.
+            reader = csv.DictReader(file, delimiter=next((sign for sign in ";\t" if sign in first), ","))
             rows = []
             for number, row in enumerate(reader, start=2):
                 if None in row:

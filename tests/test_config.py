@@ -47,12 +47,21 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     assert config.run.workers == 3
 
 
+def test_a_word_may_stand_for_a_section(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "head: logistic\ndetector: density\ncrops: none\n")
+    config = load_config(path, {"head.alpha": 0.3})
+    assert (config.head.name, config.head.alpha, config.detector.name) == ("logistic", 0.3, "density")
+    assert (config.crops.keep, Config().crops.keep) == (False, True)
+    assert load_config({"head": "logistic", "crops": "none"}, {"head.alpha": 0.3}) == config
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("referense: x\n", r"c.yaml: unknown setting 'referense'. Known here: .*reference"),
         ("head: {alhpa: 0.1}\n", r"unknown setting 'head.alhpa'. Known here: alpha, name, settings"),
         ("head: {alpha: 2}\n", r"setting 'head.alpha' is 2: input should be less than 1"),
+        ("crops: all\n", r"setting 'crops' is 'all'"),
         ("mpp: wide\n", r"setting 'mpp' is 'wide'"),
         ("backbone: {views: 3}\n", r"setting 'backbone.views' is 3"),
         ("run: {device: gpu}\n", r"setting 'run.device' is 'gpu'"),

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from slidepipe.config import CountingConfig
-from slidepipe.crops import CropSpec, encode_crop
-from slidepipe.quality import CropProperties, faults, measure_crop, measure_crops
+from slidepipe.quality import CropProperties, faults, long_sides_um, measure_crop
 
 UM_PER_PX = 0.25
 
@@ -59,13 +58,10 @@ def test_a_crop_of_one_colour():
     assert measure_crop(np.full((30, 20, 3), 230, np.uint8), UM_PER_PX)[0] == 0
 
 
-def test_stored_crops_are_measured_at_the_size_they_span():
-    spec = CropSpec(0.0, 256, 92)
+def test_crops_are_measured_at_the_size_they_span():
     whole, halved = disc(0.5, sigma_um=2), disc(0.5, sigma_um=2)[::2, ::2]
-    measured = measure_crops([encode_crop(whole, spec), b"", encode_crop(halved, spec)], np.array([40.0, 40.0, 40.0]))
-    assert np.isnan(measured.black_share[1])
-    assert np.isnan(measured.edge_um[1])
-    assert measured.edge_um[2] == pytest.approx(measured.edge_um[0], rel=0.1)
+    assert measure_crop(halved, 2 * UM_PER_PX)[1] == pytest.approx(measure_crop(whole, UM_PER_PX)[1], rel=0.1)
+    assert long_sides_um(np.array([[0, 0, 10, 30], [5, 5, 25, 6]]), 0.5, 0.25).tolist() == [7.5, 10.0]
 
 
 def test_reasons_name_the_first_fault_and_nothing_measured_is_none():

@@ -41,7 +41,7 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "no images in it"),
-        (["loose.jpg"], "no images in it"),
+        (["loose.jpg"], "its images lie loose. Put each genus"),
         (["alpha/1.jpg", "alpha/2.jpg", "beta/1.jpg"], r"beta: 1 image; a genus needs at least 2"),
         (
             ["Alpha/1.jpg", "Alpha/2.jpg", "alpha/1.jpg", "alpha/2.jpg"],

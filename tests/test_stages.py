@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from slidepipe import store
-from slidepipe.config import parse_config
+from slidepipe.config import load_config, parse_config
 from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
 from slidepipe.flow import run_well
 from slidepipe.manifest import RunSummary
@@ -35,7 +35,7 @@ def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
 
 
 def run(well: Path, out: Path, config: dict[str, Any], **changes: Any) -> RunSummary:
-    return run_well(well, out, parse_config({**config, **changes}, "test"))
+    return run_well(well, out, load_config({**config, **changes}))
 
 
 def tables(out: Path) -> dict[str, bytes]:

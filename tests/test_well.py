@@ -107,15 +107,16 @@ def test_results_kept_inside_the_well_are_not_searched(tmp_path: Path) -> None:
     assert [slide.slide_id for slide in discover(tmp_path)] == ["1_2-3 5 mDC"]
 
 
-def test_samples_csv_goes_before_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_samples_csv_goes_before_names(tmp_path: Path, sign: str) -> None:
     touch(tmp_path, "scan7.svs", "1_2-3 5 mDC.svs", "sub/bad.svs")
-    (tmp_path / "samples.csv").write_text(
+    text = (
         "slide;well;depth_m;sample_type;mpp;exclude\n"
         "scan7;1/2-3;7,25;SWC;0,5;\n"
         "1_2-3 5 mDC.svs;;;CC;;no\n"
-        "sub/bad;;;;;yes\n",
-        encoding="utf-8-sig",
+        "sub/bad;;;;;yes\n"
     )
+    (tmp_path / "samples.csv").write_text(text.replace(";", sign), encoding="utf-8-sig")
     slides = {slide.slide_id: slide for slide in discover(tmp_path, mpp=0.25)}
     assert set(slides) == {"scan7", "1_2-3 5 mDC"}
     assert slides["scan7"].sample == Sample("1/2-3", Decimal("7.25"), "SWC")

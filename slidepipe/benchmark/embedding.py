@@ -20,7 +20,7 @@ from slidepipe.embed import embed_crops, resolve_device
 from slidepipe.engine import Engine, Task
 from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, Float32Array, UInt8Array
-from slidepipe.plan import plugin_identity
+from slidepipe.plan import reference_identity
 from slidepipe.present import present
 from slidepipe.reference import (
     ImageFolder,
@@ -113,7 +113,7 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
     spec = spec_of(spec, kind)
     device = resolve_device(spec.device)
     # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
-    identity = {**plugin_identity("backbone", spec.plugin), "views": spec.views, "batch": spec.batch}
+    identity = reference_identity(spec)
     if kind != "slidepipe":
         identity |= {"protocol": kind, "version": [identity["version"], 1]}
     fingerprint = fingerprint_folder(folder, identity)

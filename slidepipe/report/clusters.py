@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import AgglomerativeClustering
 
 from slidepipe.interfaces import Float32Array
 
@@ -46,6 +45,10 @@ def group_alike(embeddings: Float32Array) -> list[Group]:
     groups = min(_MOST_GROUPS, max(1, round(float(np.sqrt(len(unit) / 2)))), len(unit))
     labels = np.zeros(len(unit), np.int64)
     if groups > 1:
+        from sklearn.cluster import (
+            AgglomerativeClustering,
+        )  # half a second, which a run without unknowns need not spend
+
         labels = AgglomerativeClustering(n_clusters=groups, linkage="ward").fit_predict(unit)
     spread = float(((unit - unit.mean(axis=0)) ** 2).sum(axis=1).mean())
     found: list[tuple[float, Group]] = []
