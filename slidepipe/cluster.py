@@ -17,6 +17,8 @@ import distributed
 
 from slidepipe.errors import SettingsError
 
+logger = logging.getLogger("slidepipe.run")
+
 #: The resources by which Dask sends tasks that want a card to the processes that hold one, and the others past them.
 GPU, CPU = "GPU", "CPU"
 
@@ -65,6 +67,8 @@ def connect(
         return
     with cluster, distributed.Client(cluster) as client:
         if scheduler == "slurm":
+            count = workers or 1
+            logger.info("%d jobs handed in; waiting for the first to start", count, extra={"event": "queued"})
             client.wait_for_workers(1, timeout=_QUEUE_WAIT_S)
         yield client
 

@@ -21,7 +21,8 @@ from slidepipe.tables import TABLES
 pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
 
 SBATCH = """#!/bin/sh
-setsid sh "$1" > "$(dirname "$0")/job.log" 2>&1 &
+cp "$1" "$(dirname "$0")/job.sh"
+setsid sh "$(dirname "$0")/job.sh" > "$(dirname "$0")/job.log" 2>&1 &
 echo $! >> "$(dirname "$0")/jobs"
 echo "Submitted batch job $!"
 """
