@@ -9,6 +9,7 @@ chose its object or not, and the fossils added that somebody drew by hand. They 
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,23 @@ from slidepipe import store
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.count import LONG_COLUMNS, rounded
 from slidepipe.intervals import Estimate
-from slidepipe.labels import LABELS, REVIEW, Missed, read_cells, read_labels, read_missed
+from slidepipe.labels import (
+    LABELS,
+    REVIEW,
+    Missed,
+    fitting_labels,
+    genus_said,
+    read_cells,
+    read_file,
+    read_labels,
+    read_missed,
+)
 from slidepipe.manifest import read_manifest
 from slidepipe.objects import ACCEPTED
 from slidepipe.results import Results
 from slidepipe.review import frame_of, read_objects, read_review
+
+logger = logging.getLogger(__name__)
 
 UNCORRECTED = "uncorrected detections"
 CORRECTED = "corrected"
@@ -111,7 +124,14 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
         {column: row[column] for column in (*_SAMPLE_COLUMNS, "status")}
         for row in read_cells(results / "counts.csv", (*_SAMPLE_COLUMNS, "status"))
     ]
-    labels, missed = read_labels(results), read_missed(results)
+    said, missed = read_labels(results), read_missed(results)
+    labels = fitting_labels(said, read_file(results / LABELS).places, objects)
+    if len(labels) < len(said):
+        logger.warning(
+            "%s: %d labels are of objects that these results hold no longer (slides were detected anew), and count nothing",
+            results / LABELS,
+            len(said) - len(labels),
+        )
     audit = take_audit(frame_of(objects), read_review(results), labels, genera)
     tables = {
         "accuracy.csv": accuracy_table(audit, counts, genera),
@@ -151,7 +171,7 @@ def review_counts(
 
     Args:
         objects: all objects, with the columns object_id, sample_id, state and genus.
-        labels: by object id; "" is not a fossil. Those of objects that are not there count nothing.
+        labels: by object id, as :func:`read_labels` gives them. Those of objects that are not there count nothing.
         missed: the drawn fossils.
         slides: ``sample_id`` of each slide.
         genera: names that labels are matched to, whatever their case.
@@ -168,7 +188,7 @@ def review_counts(
         labelled[sample_id] += 1
         if state == ACCEPTED:
             counts[sample_id, genus] -= 1
-        if label := labels[name]:
+        if label := genus_said(labels[name]):
             counts[sample_id, named.setdefault(label.lower(), label)] += 1
     for item in missed:
         if sample_id := slides.get(item.slide_id):
@@ -211,7 +231,7 @@ def take_audit(
     Args:
         frame: the usable objects of the results as they are now.
         review: the draw.
-        labels: by object id; "" is not a fossil.
+        labels: by object id, as :func:`read_labels` gives them; a wrong box is no fossil.
         genera: names that labels are matched to, whatever their case.
     """
     if not labels:
@@ -232,6 +252,7 @@ def take_audit(
         )
         label = labels.get(row["object_id"])
         if label is not None:
+            label = genus_said(label)
             stratum.labels.append(named.setdefault(label.lower(), label))
             labelled += 1
     empty = sorted(name for name, stratum in strata.items() if not stratum.labels)

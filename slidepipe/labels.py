@@ -2,16 +2,21 @@
 
 By hand it has the columns ``object_id`` and ``genus``, and an object has one line. ``slidepipe view`` keeps it as a journal of
 :data:`JOURNAL_COLUMNS` to which lines are only ever added: the last line of an object holds, and ``(withdrawn)`` takes its label
-back. The column ``when`` tells a journal. A fossil that the detector missed is a line of its own, with an id of the form
-``SLIDE_ID:missed-0001`` and the box that somebody drew (level-0 pixels of the whole slide).
+back. The column ``when`` tells a journal. "wrong box" says that the box holds no one object (half of one, two at once): it
+counts as no fossil, and is no example of debris either.
+
+A fossil that the detector missed is a line of its own, with an id of the form ``SLIDE_ID:missed-0001`` and the box that somebody
+drew (level-0 pixels of the whole slide).
 """
 
 import csv
 import io
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from slidepipe.errors import ResultsError
 
@@ -20,8 +25,14 @@ logger = logging.getLogger(__name__)
 REVIEW, LABELS = "review.csv", "labels.csv"
 
 NOT_A_FOSSIL = "not a fossil"
+#: The label of an object whose box is wrong. Unlike "not a fossil" it is kept by name: see :func:`genus_said`.
+WRONG_BOX = "wrong box"
 WITHDRAWN = "(withdrawn)"
 _NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
+_NO_OBJECT = frozenset({WRONG_BOX, "wrong_box"})
+
+#: A slide and a box on it (half-open, level-0 pixels of the whole slide).
+Place = tuple[str, tuple[int, int, int, int]]
 
 JOURNAL_COLUMNS = ("object_id", "genus", "slide_id", "x0", "y0", "x1", "y1", "who", "when")
 _BOX = ("x0", "y0", "x1", "y1")
@@ -43,12 +54,14 @@ class Labels:
     """What a labels file says.
 
     Attributes:
-        objects: by object id a genus, or "" for not a fossil.
+        objects: by object id a genus, "" for not a fossil, or :data:`WRONG_BOX`.
         missed: drawn by hand, by id.
+        places: slide and box of each object whose line holds them.
     """
 
     objects: dict[str, str]
     missed: dict[str, Missed]
+    places: dict[str, Place] = field(default_factory=dict)
 
 
 def missed_id(slide_id: str, number: int) -> str:
@@ -64,13 +77,20 @@ def missed_number(object_id: str) -> int | None:
 
 
 def as_label(genus: str) -> str:
-    """What a cell ``genus`` says: the genus, or "" for any of the ways to say that it is no fossil."""
+    """What a cell ``genus`` says: the genus, :data:`WRONG_BOX`, or "" for any of the ways to say that it is no fossil."""
     genus = genus.strip()
+    if genus.lower() in _NO_OBJECT:
+        return WRONG_BOX
     return "" if genus.lower() in _NO_FOSSIL or genus.startswith("_") else genus
 
 
+def genus_said(label: str) -> str:
+    """The genus that a label of :func:`as_label` counts as: "" where it is no fossil or its box is wrong."""
+    return "" if label == WRONG_BOX else label
+
+
 def read_labels(results: Path) -> dict[str, str]:
-    """What the reviewer said, by object id: a genus, or "" for not a fossil. Empty where there are no labels.
+    """What the reviewer said, by object id: a genus, "" for not a fossil, or :data:`WRONG_BOX`. Empty without labels.
 
     ``labels.csv``: columns object_id and genus; an empty genus, "not a fossil", "debris" or a name that starts with "_" all say
     that it is none. In a saved copy of ``review.csv`` (it has the column ``stratum``), and in ``review.csv`` itself, an empty
@@ -80,6 +100,19 @@ def read_labels(results: Path) -> dict[str, str]:
         ResultsError: it cannot be read, a column is missing, or an object has two labels in a file that is no journal.
     """
     return read_file(results / REVIEW).objects | read_file(results / LABELS).objects
+
+
+def fitting_labels(labels: Mapping[str, str], places: Mapping[str, Place], objects: pd.DataFrame) -> dict[str, str]:
+    """``labels`` without those whose object has another box by now: its number went to another when slides were detected anew.
+
+    Args:
+        labels: by object id.
+        places: slide and box of each where they are known; one without is taken to fit.
+        objects: with the columns object_id, x0, y0, x1, y1.
+    """
+    told = objects[objects["object_id"].isin(list(places))]
+    boxes = dict(zip(told["object_id"], zip(*(told[edge].tolist() for edge in _BOX), strict=True), strict=True))
+    return {name: label for name, label in labels.items() if name not in boxes or boxes[name] == places[name][1]}
 
 
 def read_missed(results: Path) -> list[Missed]:
@@ -112,12 +145,16 @@ def read_file(path: Path) -> Labels:
             continue
         if missed_number(object_id) is not None:
             labels.missed.pop(object_id, None)
-            if genus != WITHDRAWN and as_label(genus):
+            if genus != WITHDRAWN and genus_said(as_label(genus)):
                 labels.missed[object_id] = Missed(object_id, *_place(path, cells), as_label(genus))
         elif journal and genus == WITHDRAWN:
             labels.objects.pop(object_id, None)
+            labels.places.pop(object_id, None)
         elif journal:
             labels.objects[object_id] = as_label(genus)
+            labels.places.pop(object_id, None)
+            if all(cells.get(edge, "").strip() for edge in _BOX):
+                labels.places[object_id] = _place(path, cells)
         else:
             label = as_label(genus)
             before = labels.objects.setdefault(object_id, label)
@@ -174,7 +211,7 @@ def _parse(path: Path, text: str, columns: Sequence[str]) -> list[dict[str, str]
         raise ResultsError(f"{path}: cannot be read ({error}). Save it as CSV, UTF-8") from error
 
 
-def _place(path: Path, cells: dict[str, str]) -> tuple[str, tuple[int, int, int, int]]:
+def _place(path: Path, cells: dict[str, str]) -> Place:
     try:
         x0, y0, x1, y1 = (int(cells.get(edge, "")) for edge in _BOX)
     except ValueError as error:

@@ -1,10 +1,14 @@
 """Reviewed objects as references: what a palynologist labelled in earlier results joins the reference set.
 
+Those of a draw are found by ``review.csv``, those labelled elsewhere (in ``slidepipe view``) by the slide and box that their line
+of ``labels.csv`` holds. A "wrong box" is no example of anything, and a fossil that the detector missed has no embedding.
+
 An object never helps to judge its own slide: for a slide with reviewed objects the head is fitted without these, so neither its
 references nor its calibration know them. Otherwise each would be its own nearest neighbour.
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +19,13 @@ import numpy as np
 
 from slidepipe import store
 from slidepipe.errors import ResultsError
-from slidepipe.interfaces import BoolArray, Float32Array, Head
+from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
+from slidepipe.labels import LABELS, read_file
 from slidepipe.manifest import read_manifest
 from slidepipe.reference import ReferenceSet
 from slidepipe.review import REVIEW, read_labels, read_review
+
+logger = logging.getLogger(__name__)
 
 #: The reject class that objects labelled "not a fossil" join, and how many it takes to be one: a reject class of fewer cannot be
 #: told from chance, nor held out in turn.
@@ -27,7 +34,10 @@ DEBRIS, LEAST_DEBRIS = "_debris", 10
 
 @dataclass(frozen=True)
 class ReviewedObject:
-    """A drawn and labelled object: where it is stored, on which slide it lies (``slide``: its bytes' identity), what it is."""
+    """A labelled object: where it is stored, on which slide it lies (``slide``: its bytes' identity), what it is.
+
+    ``drawn``: ``review.csv`` chose it. Others are found by their box, as their row may have changed since.
+    """
 
     results: Path
     slide_id: str
@@ -36,6 +46,18 @@ class ReviewedObject:
     box: tuple[int, int, int, int]
     genus: str
     file: str
+    drawn: bool = True
+
+
+def file_of_object(results: Path, object_id: str) -> str:
+    """What stands for the reference file of an object that has none of its own, as the drawn ones have (``review/``)."""
+    return f"{results / 'objects.parquet'}#{object_id}"
+
+
+def object_of_file(name: str) -> tuple[Path, str] | None:
+    """The RESULTS folder and object that a name of :func:`file_of_object` means; None for any other name."""
+    table, mark, object_id = name.partition("objects.parquet#")
+    return (Path(table), object_id) if mark else None
 
 
 def find_reviewed(
@@ -44,21 +66,21 @@ def find_reviewed(
     """The labelled objects of reviews, of the classes in ``names`` or not a fossil, by folder, slide and row.
 
     Args:
-        folders: RESULTS folders with a review.
+        folders: RESULTS folders with labels.
         names: the classes of the reference folder.
         backbone: what the embeddings must have been made with (name, version, settings, files, views).
         own: the RESULTS folder of this run, which is embedded anew where its backbone has changed.
 
     Raises:
-        ResultsError: a folder without a review, or embedded with another backbone.
+        ResultsError: a folder without labels, or embedded with another backbone.
     """
     named = {name.lower(): name for name in names}
     found = []
     for results in dict.fromkeys(folder.resolve() for folder in folders):
         manifest, review, labels = read_manifest(results), read_review(results), read_labels(results)
-        if not manifest or review is None or not labels:
+        if not manifest or not labels:
             raise ResultsError(
-                f"{results}: no reviewed objects here. Draw some with 'slidepipe review sample' and label them, "
+                f"{results}: no reviewed objects here. Label some with 'slidepipe view' or 'slidepipe review sample', "
                 "or take it out of reference_results"
             )
         other = {key: manifest["backbone"].get(key) for key in backbone}
@@ -68,17 +90,22 @@ def find_reviewed(
                 "Run it again with this one, or take it out of reference_results"
             )
         identities = {entry["slide_id"]: str(entry.get("identity", "")) for entry in manifest["slides"]}
-        for cells in review.to_dict("records"):
-            label = labels.get(cells["object_id"])
-            genus = DEBRIS if label == "" else named.get((label or "").lower())
-            if genus is None or not identities.get(cells["slide_id"]):
+        drawn = {} if review is None else {row["object_id"]: row for row in review.to_dict("records")}
+        places = read_file(results / LABELS).places
+        for object_id, label in labels.items():
+            genus = DEBRIS if label == "" else named.get(label.lower())
+            if object_id in drawn:
+                cells = drawn[object_id]
+                box = (int(cells["x0"]), int(cells["y0"]), int(cells["x1"]), int(cells["y1"]))
+                slide_id, file = str(cells["slide_id"]), str(results / str(cells["crop"]))
+            elif object_id in places:
+                (slide_id, box), file = places[object_id], file_of_object(results, object_id)
+            else:  # written by hand, for an object that no draw chose: whether it is still that one nobody can tell
                 continue
-            box = tuple(int(cells[edge]) for edge in ("x0", "y0", "x1", "y1"))
-            row = int(str(cells["object_id"]).rpartition(":")[2])
-            place = (results, cells["slide_id"], identities[cells["slide_id"]], row, (box[0], box[1], box[2], box[3]))
-            found.append(ReviewedObject(*place, genus, str(results / str(cells["crop"]))))
-    if DEBRIS not in names and Counter(item.genus for item in found)[DEBRIS] < LEAST_DEBRIS:
-        found = [item for item in found if item.genus != DEBRIS]
+            row = object_id.rpartition(":")[2]
+            if genus is None or not row.isdigit() or not (slide := identities.get(slide_id)):
+                continue
+            found.append(ReviewedObject(results, slide_id, slide, int(row), box, genus, file, drawn=object_id in drawn))
     return sorted(found, key=lambda item: (str(item.results), item.slide_id, item.row))
 
 
@@ -112,11 +139,15 @@ class JoinedReference:
 def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) -> JoinedReference:
     """Add the embeddings that the results hold of reviewed objects; an object whose pixels could not be read stays out.
 
+    So do objects outside the draw whose box the results no longer hold, which is told, and a handful "not a fossil" where the
+    reference folder has no such class (see :data:`LEAST_DEBRIS`).
+
     Raises:
         ResultsError: the review was drawn from other detections than the results hold now.
     """
     embeddings: list[Float32Array] = []
     kept: list[ReviewedObject] = []
+    gone = Counter[Path]()
     opened: dict[tuple[Path, str], tuple[Any, Any]] = {}
     for item in objects:
         key = (item.results, item.slide_id)
@@ -125,14 +156,27 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
             boxes = store.read_array(store.read_stage(folder, "boxes"), "boxes").reshape(-1, 4)
             opened[key] = boxes, store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
         boxes, rows = opened[key]
-        if item.row >= len(boxes) or tuple(boxes[item.row].tolist()) != item.box:
+        row = _row_of(item, boxes)
+        if row is None and item.drawn:
             raise ResultsError(
                 f"{item.results / REVIEW}: was drawn from other detections than these results hold now. "
                 "Draw again, or take this folder out of reference_results"
             )
-        if np.isfinite(rows[item.row]).all():
-            embeddings.append(np.asarray(rows[item.row], np.float32))
+        if row is None:
+            gone[item.results] += 1
+        elif np.isfinite(rows[row]).all():
+            embeddings.append(np.asarray(rows[row], np.float32))
             kept.append(item)
+    for results, number in gone.items():
+        logger.warning(
+            "%s: %d labelled objects are not among the detections that these results hold now, and are no references",
+            results / LABELS,
+            number,
+        )
+    debris = [item.genus == DEBRIS for item in kept]
+    if sum(debris) < LEAST_DEBRIS and not (reference.genera == DEBRIS).any():
+        embeddings = [row for row, left_out in zip(embeddings, debris, strict=True) if not left_out]
+        kept = [item for item, left_out in zip(kept, debris, strict=True) if not left_out]
     if not kept:
         return JoinedReference(reference, ("",) * len(reference.files))
     added = np.stack(embeddings)
@@ -147,6 +191,14 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
         reference.weights_sha256,
     )
     return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide for item in kept)))
+
+
+def _row_of(item: ReviewedObject, boxes: IntArray) -> int | None:
+    """The row whose box is that of the object: its own, or for one outside the draw any."""
+    if item.row < len(boxes) and tuple(boxes[item.row].tolist()) == item.box:
+        return item.row
+    same = np.flatnonzero((boxes == np.array(item.box)).all(axis=1))
+    return int(same[0]) if len(same) and not item.drawn else None
 
 
 class Heads:

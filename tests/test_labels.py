@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from slidepipe.correct import correct_counts, review_counts
 from slidepipe.errors import ResultsError
-from slidepipe.labels import Missed, missed_id, missed_number, read_file, read_labels, read_missed, torn_tail
+from slidepipe.labels import (
+    WRONG_BOX,
+    Missed,
+    genus_said,
+    missed_id,
+    missed_number,
+    read_file,
+    read_labels,
+    read_missed,
+    torn_tail,
+)
 from slidepipe.review import sample_review
 from tests.made_results import GENERA, make, slide, table
 
@@ -18,6 +28,11 @@ ANSWERS = ["azolla"] * 6 + ["deflandrea"] * 3 + [None] * 4 + ["unusable"]
 
 def line(object_id: str, genus: str, box: str = "1,2,30,40", when: str = "2026-01-01T00:00:00+00:00") -> str:
     return f"{object_id},{genus},a,{box},anna,{when}\n"
+
+
+def box(row: int) -> str:
+    """The box of an object of :mod:`tests.made_results`."""
+    return f"{row * 10},{row * 10 + 1},{row * 10 + 8},{row * 10 + 9}"
 
 
 @pytest.fixture
@@ -95,8 +110,8 @@ def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> 
     before = (results / "counts.csv").read_bytes()
     elsewhere = line(missed_id("gone", 1), "azolla").replace(",a,", ",gone,")
     (results / "labels.csv").write_text(
-        HEAD + line("a:00000", "Deflandrea") + line("a:00001", "not a fossil") + line("a:00009", "azolla")
-        + line("a:00010", "newgenus") + line(missed_id("a", 1), "spiniferites") + elsewhere
+        HEAD + line("a:00000", "Deflandrea", box(0)) + line("a:00001", "not a fossil", box(1)) + line("a:00009", "azolla", box(9))
+        + line("a:00010", "newgenus", box(10)) + line(missed_id("a", 1), "spiniferites") + elsewhere
     )  # fmt: skip
     correct_counts(results)
     rows = table(results, "counts.csv").set_index("sample_id")
@@ -137,6 +152,36 @@ def test_reviewed_counts_are_a_count_of_all_objects_with_labels_put_in(labels: d
             expected[name] = expected.get(name, 0) + 1
     assert {genus: number for (_, genus), number in told.counts.items()} == expected
     assert sum(told.labelled.values()) == len(labels)
+
+
+def test_a_wrong_box_is_kept_by_name_and_counts_as_no_fossil(results: Path) -> None:
+    sample_review(results, 1000)
+    name = line("a:00001", "Wrong_Box", box(1)) + line(missed_id("a", 1), "wrong box")
+    (results / "labels.csv").write_text(HEAD + line("a:00000", "not a fossil", box(0)) + name)
+    assert read_labels(results) == {"a:00000": "", "a:00001": WRONG_BOX}
+    assert (genus_said(WRONG_BOX), genus_said(""), genus_said("azolla")) == ("", "", "azolla")
+    assert read_missed(results) == []
+    correct_counts(results)
+    rows = table(results, "counts.csv").set_index("sample_id")
+    assert rows.loc["1/2-3 100 mDC", "reviewed_azolla"] == "4"
+    assert f"reviewed_{WRONG_BOX}" not in rows.columns
+    assert WRONG_BOX not in table(results, "corrected.csv")["genus"].tolist()
+
+
+def test_a_label_whose_object_has_another_box_by_now_counts_nothing_and_is_told(
+    results: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = line("a:00000", "deflandrea", box(0)) + line("a:00001", "deflandrea", box(7))
+    (results / "labels.csv").write_text(HEAD + lines)
+    correct_counts(results)
+    rows = table(results, "counts.csv").set_index("sample_id")
+    assert rows.loc["1/2-3 100 mDC", ["labelled", "reviewed_azolla", "reviewed_deflandrea"]].tolist() == ["1", "5", "4"]
+    assert "1 labels are of objects that these results hold no longer" in caplog.text
+    (results / "labels.csv").write_text(
+        "object_id,genus\na:00001,deflandrea\n"
+    )  # by hand, without boxes: as it is said
+    correct_counts(results)
+    assert table(results, "counts.csv")["reviewed_azolla"][0] == "5"
 
 
 def test_files_that_are_not_there_say_nothing(tmp_path: Path) -> None:

@@ -8,10 +8,21 @@ from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
 from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
+from slidepipe.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
+from slidepipe.manifest import read_manifest
 from slidepipe.reference import ReferenceSet
 from slidepipe.results import Results
 from slidepipe.review import sample_review
-from slidepipe.reviewed import DEBRIS, LEAST_DEBRIS, Heads, JoinedReference, find_reviewed
+from slidepipe.reviewed import (
+    DEBRIS,
+    LEAST_DEBRIS,
+    Heads,
+    JoinedReference,
+    file_of_object,
+    find_reviewed,
+    join_reviewed,
+    object_of_file,
+)
 
 
 def joined(rows: list[tuple[str, str]]) -> JoinedReference:
@@ -103,3 +114,64 @@ def test_results_that_cannot_serve_as_references_are_refused_before_any_work(
     with pytest.raises(ResultsError, match="was embedded with another backbone"):
         find_reviewed([out], ["amberina"], other, tmp_path / "r")
     assert find_reviewed([out], ["amberina"], other, out)  # this run's own results are embedded anew
+
+
+def say(results: Path, said: list[tuple[str, str]], boxes: dict[str, tuple[int, int, int, int]] | None = None) -> None:
+    """A journal as the viewer writes it, of lines (object id, what is said of it)."""
+    objects = Results(results).objects.set_index("object_id")
+    rows = []
+    for name, genus in said:
+        box = (boxes or {}).get(name, (1, 2, 30, 40))
+        if name in objects.index and name not in (boxes or {}):
+            box = tuple(objects.loc[name, ["x0", "y0", "x1", "y1"]])
+        rows.append([name, genus, name.rpartition(":")[0], *box, "", "2026-01-01T00:00:00+00:00"])
+    pd.DataFrame(rows, columns=list(JOURNAL_COLUMNS)).to_csv(results / LABELS, index=False)
+
+
+def test_objects_labelled_outside_any_draw_join_by_their_box(
+    colour_well: Path, reviewed: tuple[Config, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, _ = reviewed
+    out = tmp_path / "results"
+    run_well(colour_well / "well", out, config)
+    backbone = {key: read_manifest(out)["backbone"][key] for key in ("name", "views")}
+    genera = sorted({path.name for path in (colour_well / "reference").iterdir()})
+    objects = Results(out).objects
+    names = objects["object_id"].tolist()
+    genus = next(name for name in genera if not name.startswith("_"))
+    say(
+        out,
+        [
+            (names[0], genus), (names[1], genus.upper()), (names[2], WRONG_BOX), (names[3], genus), (names[3], WITHDRAWN),
+            (names[4], "not a fossil"), (missed_id(objects["slide_id"][0], 1), genus), (names[5], "another genus"),
+        ],
+    )  # fmt: skip
+    found = find_reviewed([out], genera, backbone, tmp_path / "other")
+    assert {(item.file, item.genus) for item in found} == {
+        (file_of_object(out.resolve(), names[0]), genus),
+        (file_of_object(out.resolve(), names[1]), genus),
+        (file_of_object(out.resolve(), names[4]), DEBRIS),
+    }
+    dim = Results(out).embedding(names[0]).size
+    alone = ReferenceSet(np.zeros((1, dim), np.float32), np.array([genus]), np.array(["a.jpg"]), "f", None)
+    joined = join_reviewed(alone, found)
+    assert joined.all.genera.tolist() == [genus] * 3  # one piece of debris is no class
+    assert np.array_equal(joined.all.embeddings[1:], np.stack([Results(out).embedding(name) for name in names[:2]]))
+    assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
+    assert len(joined.without(found[0].slide).files) < 3
+
+    # Another detector numbers objects anew: the box tells which one it was; one that is gone is told and left out.
+    moved, gone = tuple(objects.loc[0, ["x0", "y0", "x1", "y1"]]), (1, 2, 3, 4)
+    later = objects.loc[objects["slide_id"] == objects["slide_id"][0], "object_id"].iloc[-1]
+    say(out, [(later, genus), (names[1], genus)], {later: moved, names[1]: gone})
+    joined = join_reviewed(alone, find_reviewed([out], genera, backbone, tmp_path / "other"))
+    assert np.array_equal(joined.all.embeddings[1:], [Results(out).embedding(names[0])])
+    assert "1 labelled objects are not among the detections" in caplog.text
+
+    # A run takes them, and again finds nothing to do.
+    say(out, [(name, genus) for name in names])
+    again = config.model_copy(update={"reference_results": (out,)})
+    assert run_well(colour_well / "well", out, again).redone
+    assert not run_well(colour_well / "well", out, again).redone
+    neighbours = {near["reference"] for row in Results(out).objects["nearest"] if row is not None for near in row}
+    assert any(object_of_file(name) for name in neighbours)

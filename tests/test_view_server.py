@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.errors import SettingsError
-from slidepipe.labels import LABELS, read_labels, read_missed
+from slidepipe.labels import LABELS, WRONG_BOX, read_labels, read_missed
 from slidepipe.view import command
 from slidepipe.view.guard import is_loopback
 from tests.synthetic import genus_names, make_well
@@ -152,6 +152,47 @@ def test_labels_that_are_no_genus_are_refused(server: ViewServer, made: Path, la
     answer = server.ask("/api/labels", {"labels": [{"object_id": first_object(server), "label": label}]})
     assert answer.status == (200 if label == " " else 400)  # blank is "not a fossil", as in the file
     assert (made / LABELS).exists() == (label == " ")
+
+
+def test_words_for_no_fossil_are_kept_as_the_file_will_be_read(server: ViewServer, made: Path) -> None:
+    name = first_object(server)
+
+    def label(said: str | None, **more: object) -> list[str]:
+        answer = server.ask("/api/labels", {"labels": [{"object_id": name, "label": said}], **more})
+        assert answer.status == 200
+        assert server.ask("/api/labels").json["labels"] == read_labels(made)
+        return list(answer.json["left_out"])
+
+    assert label("Debris") == []
+    assert read_labels(made) == {name: ""}
+    assert label("Wrong box", expected=["debris"]) == []
+    assert read_labels(made) == {name: WRONG_BOX}
+    assert label("none", expected=[GENUS]) == [name]
+    rows = server.ask("/api/counts").json["genera"]
+    assert WRONG_BOX not in [row["genus"] for row in rows]
+
+
+@pytest.mark.parametrize("genus", ["debris", "None", "not a fossil", "wrong box"])
+def test_a_drawn_box_is_of_a_fossil(server: ViewServer, made: Path, genus: str) -> None:
+    told = server.ask("/api/slide/1").json
+    x0, y0, _, _ = told["bounds"]
+    body = {"slide_id": told["slide_id"], "genus": genus, "box": [x0, y0, x0 + 50, y0 + 60]}
+    refused = server.ask("/api/missed", body)  # written, it would be read as no fossil, and lost without a word
+    assert refused.status == 400
+    assert "is no genus" in refused.json["error"]
+    assert not (made / LABELS).exists()
+    kept = server.ask("/api/missed", {**body, "genus": GENUS}).json["object_id"]
+    assert server.ask("/api/labels", {"labels": [{"object_id": kept, "label": genus}]}).status == 400
+    assert [item.genus for item in read_missed(made)] == [GENUS]
+
+
+def test_labels_of_objects_that_have_another_box_by_now_are_not_shown(server: ViewServer, made: Path) -> None:
+    name = first_object(server)
+    (made / LABELS).write_text(f"object_id,genus,slide_id,x0,y0,x1,y1,who,when\n{name},{GENUS},a,1,2,3,4,,2026-01-01\n")
+    assert server.ask("/api/labels").json["labels"] == {}
+    assert server.ask("/api/counts").json["stale"] == 1
+    assert server.ask("/api/labels", {"labels": [{"object_id": name, "label": GENUS}]}).status == 200
+    assert server.ask("/api/labels").json["labels"] == {name: GENUS}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,12 +19,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
-from slidepipe.labels import missed_number
+from slidepipe.labels import WRONG_BOX, as_label, genus_said, missed_number
 from slidepipe.report.gallery import thumbnail
 from slidepipe.view import pages
 from slidepipe.view.book import Line
 from slidepipe.view.cache import BytesCache
 from slidepipe.view.guard import Guard
+from slidepipe.view.references import has_picture, reference_jpeg, shown_name
 from slidepipe.view.scans import open_scan, scan_bounds, why_missing
 from slidepipe.view.tiles import OVERLAP_PX, TILE_PX, render_tile
 from slidepipe.view.well import ALL, SORTS, STATES, Index, Query, Well
@@ -52,7 +53,7 @@ _T = TypeVar("_T", bound=_Body)
 
 
 class LabelBody(_Body):
-    """One label: a genus, "" for not a fossil, null to withdraw. ``expected``: the label it replaces, if that matters."""
+    """One label: a genus, "" for not a fossil, "wrong box", null to withdraw."""
 
     object_id: str = Field(max_length=2000)
     label: Label | None
@@ -144,11 +145,10 @@ class Server:
         """The small picture of a neighbour of an object in the reference set."""
         index, number = self._object(request)
         nearest, place = index.nearest(number), int(request.path_params["place"])
-        path = _reference_path(index, str(nearest[place]["reference"])) if place < len(nearest) else None
-        if path is None:
+        name = str(nearest[place]["reference"]) if place < len(nearest) else ""
+        if not name or not has_picture(index, name):
             raise HTTPException(404, "This reference image is not where it was when the run was made")
-        key = (str(path), path.stat().st_mtime_ns)
-        data = self._thumbnails.get(key, lambda: thumbnail(path.read_bytes()))
+        data = self._thumbnails.get((index.stamp, name), lambda: _thumbnail_of(reference_jpeg(index, name)))
         return Response(data, media_type="image/jpeg", headers=_KEEP)
 
     async def tile(self, request: Request) -> Response:
@@ -181,7 +181,7 @@ class Server:
         if sort not in SORTS or labelled not in ("any", "yes", "no") or not said.get("seed", "0").isdigit():
             raise HTTPException(400, f"Give sort one of {', '.join(SORTS)}, labelled any, yes or no, seed a number")
         query = Query(said.get("name", ALL), said.get("sample", ""), sort, labelled, int(said.get("seed", "0")))  # type: ignore[arg-type]  # checked above
-        numbers = index.select(query, self.well.book.labels())
+        numbers = index.select(query, self.well.labels())
         rows = index.objects.iloc[numbers]
         return JSONResponse(
             {
@@ -206,11 +206,9 @@ class Server:
             )
         }  # fmt: skip
         nearest = [
-            {**other, "picture": _reference_path(index, str(other["reference"])) is not None}
+            {**other, "picture": has_picture(index, other["reference"]), "reference": shown_name(other["reference"])}
             for other in index.nearest(number)
         ]
-        for other in nearest:  # the file's name, not where it lies on this machine
-            other["reference"] = "/".join(Path(str(other["reference"])).parts[-2:])
         box = [int(row[edge]) for edge in ("x0", "y0", "x1", "y1")]
         return JSONResponse({"stamp": index.stamp, "n": number, **told, "box": box, "nearest": nearest}, headers=_FRESH)
 
@@ -240,7 +238,7 @@ class Server:
         """Labels: all, or those that changed since ``epoch`` and ``since``; null for one that was withdrawn."""
         book = self.well.book
         since = request.query_params.get("since", "")
-        labels, missed = book.labels(), {item.object_id: item for item in book.missed()}
+        labels, missed = self.well.labels(), {item.object_id: item for item in book.missed()}
         whole = request.query_params.get("epoch") != self._epoch or not since.isdigit()
         sequence = book.sequence
         ids = labels.keys() | missed.keys() if whole else book.since(int(since))
@@ -263,17 +261,17 @@ class Server:
 
     def _add_labels(self, body: LabelsBody) -> Response:
         index = self.well.index
-        named = {genus.lower(): genus for genus in index.genera}
-        lines = []
-        for item in body.labels:
-            label = item.label if not item.label else named.get(item.label.lower(), item.label)
-            lines.append(self._line(index, item.object_id, label))
-        clash = self.well.book.write(lines, body.who, body.expected)
+        labels = _as_kept(index, [item.label for item in body.labels])
+        lines = [self._line(index, item.object_id, label) for item, label in zip(body.labels, labels, strict=True)]
+        expected = None if body.expected is None else _as_kept(index, body.expected)
+        clash = self.well.book.write(lines, body.who, expected)
         return JSONResponse({"sequence": self.well.book.sequence, "left_out": clash}, headers=_FRESH)
 
     def _line(self, index: Index, object_id: str, label: str | None) -> Line:
         if missed_number(object_id) is not None:
             drawn = self.well.book.missed_fossil(object_id)
+            if label in ("", WRONG_BOX):
+                raise HTTPException(400, f"{object_id}: was drawn by hand; delete its box if it is no fossil")
             if drawn is not None:
                 return Line(object_id, label, drawn.slide_id, drawn.box)
         elif (number := index.number.get(object_id)) is not None:
@@ -297,7 +295,9 @@ class Server:
         inside = bounds.x0 <= x0 < x1 <= bounds.x1 and bounds.y0 <= y0 < y1 <= bounds.y1
         if not inside or min(x1 - x0, y1 - y0) < 4:
             raise HTTPException(400, "The box must lie on the scanned part, and be at least 4 pixels wide and high")
-        genus = {name.lower(): name for name in index.genera}.get(body.genus.lower(), body.genus)
+        (genus,) = _as_kept(index, [body.genus])
+        if not genus or not genus_said(genus):
+            raise HTTPException(400, f"'{body.genus}' is no genus: a drawn box is of a fossil that was missed")
         object_id = self.well.book.write_missed(body.slide_id, body.box, genus, body.who)
         return JSONResponse({"object_id": object_id, "sequence": self.well.book.sequence}, headers=_FRESH)
 
@@ -321,6 +321,13 @@ class Server:
 def _same_tables(request: Request, index: Index) -> None:
     if request.query_params.get("v", index.stamp) != index.stamp:
         raise HTTPException(409, "A run has written these results again: load the page again")
+
+
+def _as_kept(index: Index, said: Sequence[str | None]) -> list[str | None]:
+    """Labels as the file will be read: genera as the reference set writes them, one word for all that say "no fossil"."""
+    named = {genus.lower(): genus for genus in index.genera}
+    labels = [None if label is None else as_label(label) for label in said]
+    return [label if label is None else named.get(label.lower(), label) for label in labels]
 
 
 def _columns(index: Index, rows: Any) -> dict[str, Any]:
@@ -351,22 +358,18 @@ def _slides(index: Index) -> list[str]:
     return [str(slide["slide_id"]) for slide in index.slides]
 
 
+def _thumbnail_of(data: bytes) -> bytes:
+    if not data:
+        raise HTTPException(404, "This reference image is not where it was when the run was made")
+    return thumbnail(data)
+
+
 def _jpeg(index: Index, number: int) -> bytes:
     object_id = str(index.objects["object_id"].iloc[number])
     data = index.results.jpeg(object_id)
     if not data:
         raise HTTPException(404, "These pixels could not be read from the slide")
     return data
-
-
-def _reference_path(index: Index, name: str) -> Path | None:
-    """The file of a reference image, if it is there and lies in a folder that the run took references from."""
-    manifest = index.results.manifest
-    reviewed = manifest.get("settings", {}).get("reference_results") or []
-    root = Path(str(manifest["reference"].get("folder", "")))
-    path = (root / name).resolve()
-    allowed = any(path.is_relative_to(Path(str(folder)).resolve()) for folder in (root, *reviewed))
-    return path if allowed and path.is_file() else None
 
 
 async def _body(request: Request, model: type[_T]) -> _T:

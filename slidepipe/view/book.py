@@ -26,6 +26,7 @@ from slidepipe.labels import (
     WITHDRAWN,
     Labels,
     Missed,
+    Place,
     missed_id,
     missed_number,
     read_cells,
@@ -41,7 +42,7 @@ _Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True)
 class Line:
-    """A line to be written: ``label`` is a genus, "" for not a fossil, None to withdraw what was said."""
+    """A line to be written: ``label`` is a genus, "" for not a fossil, "wrong box", None to withdraw what was said."""
 
     object_id: str
     label: str | None
@@ -74,10 +75,16 @@ class LabelBook:
         return len(self._changes)
 
     def labels(self) -> dict[str, str]:
-        """All labels of detected objects, those of ``review.csv`` too: a genus, or "" for not a fossil, by object id."""
+        """All labels of detected objects, those of ``review.csv`` too, as :func:`~slidepipe.labels.read_labels` gives them."""
         with self._lock:
             self.refresh()
             return self._drawn.objects | self._own.objects
+
+    def places(self) -> dict[str, Place]:
+        """Slide and box of the labelled objects whose line holds them."""
+        with self._lock:
+            self.refresh()
+            return dict(self._own.places)
 
     def missed(self) -> list[Missed]:
         """The fossils that somebody drew, by id."""
@@ -206,8 +213,10 @@ class LabelBook:
                 self._own.missed[line.object_id] = Missed(line.object_id, line.slide_id, line.box, line.label)
         elif line.label is None:
             self._own.objects.pop(line.object_id, None)
+            self._own.places.pop(line.object_id, None)
         else:
             self._own.objects[line.object_id] = line.label
+            self._own.places[line.object_id] = (line.slide_id, line.box)
         self._changes.append(line.object_id)
 
     def _make_journal(self) -> list[str]:

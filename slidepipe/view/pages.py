@@ -73,6 +73,7 @@ def grid_page(index: Index) -> str:
         "<div class='tools' role='toolbar' aria-label='labels'>"
         "<button id='right' title='Space'><u>Space</u> right</button>"
         "<button id='nothing' title='Delete'><u>Del</u> not a fossil</button>"
+        "<button id='wrong' title='Shift+Delete'><u>Shift+Del</u> wrong box</button>"
         "<button id='choose' title='any letter'><u>A&ndash;Z</u> genus &hellip;</button>"
         "<button id='undo' title='Ctrl+Z'><u>Ctrl+Z</u> undo</button>"
         "<button id='open' title='Enter'><u>Enter</u> on the slide</button>"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from slidepipe.correct import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
+from slidepipe.labels import fitting_labels
 from slidepipe.manifest import MANIFEST
 from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report.chart import genera_in_order
@@ -151,6 +152,7 @@ class Well:
         self._seen = 0
         self._index: Index | None = None
         self._counts: tuple[object, dict[str, Any]] | None = None
+        self._fitting: tuple[object, dict[str, str]] | None = None
         _ = self.index
 
     @property
@@ -170,9 +172,17 @@ class Well:
                 self._seen = seen
             return self._index
 
+    def labels(self) -> dict[str, str]:
+        """The labels of the objects that the tables hold now; one whose object was detected anew elsewhere is left out."""
+        index = self.index
+        said, key = self.book.labels(), (index.stamp, self.book.sequence, _modified(self.path / REVIEW))
+        if self._fitting is None or self._fitting[0] != key:
+            self._fitting = (key, fitting_labels(said, self.book.places(), index.objects))
+        return self._fitting[1]
+
     def counts(self) -> dict[str, Any]:
         """Raw, reviewed and corrected counts of each genus over the whole well, and the samples' reviewed counts that differ."""
-        index, labels, missed = self.index, self.book.labels(), self.book.missed()
+        index, labels, missed = self.index, self.labels(), self.book.missed()
         key = (index.stamp, self.book.sequence, _modified(self.path / REVIEW))
         if self._counts is not None and self._counts[0] == key:
             return self._counts[1]
@@ -181,13 +191,13 @@ class Well:
         audit = take_audit(index.frame, read_review(self.path), labels, index.genera)
         accepted = index.objects[index.objects["state"] == ACCEPTED]
         raw = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
-        told = _count_rows(index, raw, reviewed, audit, len(missed))
+        told = _count_rows(index, raw, reviewed, audit, len(missed), len(self.book.labels()) - len(labels))
         self._counts = (key, told)
         return told
 
 
 def _count_rows(
-    index: Index, raw: Counter[tuple[str, str]], reviewed: ReviewedCounts, audit: Audit, missed: int
+    index: Index, raw: Counter[tuple[str, str]], reviewed: ReviewedCounts, audit: Audit, missed: int, stale: int
 ) -> dict[str, Any]:
     samples = [
         {
@@ -223,6 +233,7 @@ def _count_rows(
         "samples": samples,
         "labelled": sum(reviewed.labelled.values()),
         "missed": missed,
+        "stale": stale,
         "correction": str(estimated[0]["correction"]) if estimated else "",
     }
 

@@ -1,7 +1,7 @@
 // The grid page: specimens in a list that draws only what is seen, labelled by keyboard, mouse or finger.
 
 import { choose } from "./choose.js";
-import { NOT_A_FOSSIL, ask, element, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
+import { NOT_A_FOSSIL, WRONG_BOX, ask, element, isGenus, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
 
 const LEAST_W = 134;
 const CELL_H = 170;
@@ -133,8 +133,8 @@ function mark(cell, place) {
   const p = told.p_value[place];
   sure.textContent = blind || p === null ? "" : `p ${p.toFixed(2)}  d ${told.distance[place].toPrecision(2)}`;
   said.hidden = label === null;
-  said.textContent = label === null ? "" : label === "" ? `✕ ${NOT_A_FOSSIL}` : `✓ ${label}`;
-  cell.classList.toggle("no", label === "");
+  said.textContent = label === null ? "" : `${isGenus(label) ? "✓" : "✕"} ${label || NOT_A_FOSSIL}`;
+  cell.classList.toggle("no", label !== null && !isGenus(label));
   cell.classList.toggle("here", place === here);
   cell.setAttribute("aria-selected", String(selected.has(place)));
   cell.setAttribute("aria-label", `${place + 1} of ${told.n.length}: ${of.textContent}${label === null ? "" : `, labelled ${label || NOT_A_FOSSIL}`}`);
@@ -246,7 +246,7 @@ grid.addEventListener("keydown", (event) => {
     say(`${selected.size} selected`);
   } else if (control || event.altKey) return;
   else if (event.key === " ") right();
-  else if (event.key === "Delete" || event.key === "Backspace" || event.key === "0") give("");
+  else if (event.key === "Delete" || event.key === "Backspace" || event.key === "0") give(event.shiftKey ? WRONG_BOX : "");
   else if (event.key === "Enter") openSlide();
   else if (event.key === "Escape") go(here);
   else if (/^[1-9]$/.test(event.key)) {
@@ -365,6 +365,7 @@ for (const control of controls) $(control).addEventListener("change", () => {
 $("blind").addEventListener("change", draw);
 $("right").addEventListener("click", () => right().then(() => grid.focus()));
 $("nothing").addEventListener("click", () => give("").then(() => grid.focus()));
+$("wrong").addEventListener("click", () => give(WRONG_BOX).then(() => grid.focus()));
 $("choose").addEventListener("click", () => name());
 $("undo").addEventListener("click", () => undo().then(() => grid.focus()));
 $("open").addEventListener("click", openSlide);

@@ -2,7 +2,7 @@
 
 import { choose } from "./choose.js";
 import { drawBoxes, fitScale, inBox } from "./overlay.js";
-import { NOT_A_FOSSIL, ask, element, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
+import { NOT_A_FOSSIL, WRONG_BOX, ask, element, isGenus, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
 const root = $("viewer");
@@ -119,7 +119,7 @@ function said(object) {
 function visible(object) {
   const states = [...document.querySelectorAll(".state")].filter((box) => box.checked).map((box) => box.value);
   const label = labels.get(object.id);
-  const state = label ? "accepted" : object.state;
+  const state = isGenus(label) ? "accepted" : object.state;
   const wanted = $("name").value;
   return object === chosen || (states.includes(state) && (wanted === "all" || said(object) === wanted));
 }
@@ -132,8 +132,8 @@ function draw() {
     return {
       box: object.box,
       text,
-      colour: settings.colours[text] || (text === NOT_A_FOSSIL ? "#5b3a12" : "#444444"),
-      dashed: labels.get(object.id) === "",
+      colour: settings.colours[text] || ([NOT_A_FOSSIL, WRONG_BOX].includes(text) ? "#5b3a12" : "#444444"),
+      dashed: labels.get(object.id) !== null && !isGenus(labels.get(object.id)),
       chosen: chosen !== null && object.id === chosen.id,
       drawn: object.drawn === true,
     };
@@ -206,7 +206,8 @@ async function panel(object) {
   const guess = object.name && !object.name.startsWith("_") ? object.name : "";
   if (!object.drawn) act("right", object.state === "accepted" ? "right" : `it is ${guess || "…"}`, () => give(guess), !guess);
   act("choose", "genus …", () => name());
-  act("wrong", object.drawn ? "delete this box" : "wrong box, or not a fossil", () => remove());
+  if (!object.drawn) act("nothing", NOT_A_FOSSIL, () => remove(""));
+  act("wrong", object.drawn ? "delete this box" : WRONG_BOX, () => remove(WRONG_BOX));
   const parts = [element("h2", { text: object.id })];
   if (object.n !== null) {
     const crop = element("img", { class: "crop", src: `/crop/${object.n}.jpg?v=${stamp}`, alt: `crop of ${object.id}` });
@@ -256,10 +257,11 @@ async function name(typed = "") {
   if (genus) await give(genus);
 }
 
-async function remove() {
+// Not a fossil, or a wrong box; one drawn by hand is deleted either way.
+async function remove(label) {
   if (!chosen) return;
   const object = chosen;
-  if (await labels.label([object.id], object.drawn ? null : "")) say(`${object.id}: ${object.drawn ? "deleted" : NOT_A_FOSSIL}`);
+  if (await labels.label([object.id], object.drawn ? null : label)) say(`${object.id}: ${object.drawn ? "deleted" : label || NOT_A_FOSSIL}`);
 }
 
 async function undo() {
@@ -337,7 +339,7 @@ function key(event) {
   else if (event.key === "n" || event.key === "N") setDrawing(!drawing);
   else if (event.key === ".") step(1);
   else if (event.key === ",") step(-1);
-  else if (event.key === "Delete" || event.key === "Backspace") remove();
+  else if (event.key === "Delete" || event.key === "Backspace") remove(event.shiftKey ? WRONG_BOX : "");
   else if (event.key === " " && chosen && chosen.name && !chosen.name.startsWith("_")) give(chosen.name);
   else if (event.key === "Enter" && chosen) name();
   else return true;

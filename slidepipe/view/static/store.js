@@ -4,6 +4,12 @@ const page = JSON.parse(document.getElementById("page").dataset.page);
 export const settings = page;
 export const stamp = encodeURIComponent(page.stamp);
 export const NOT_A_FOSSIL = "not a fossil";
+export const WRONG_BOX = "wrong box"; // as the labels file has it
+
+// Whether a label is a genus: no fossil, and no box at all, are none.
+export function isGenus(label) {
+  return label !== null && label !== "" && label !== WRONG_BOX;
+}
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

@@ -17,7 +17,8 @@ function show(counts) {
   });
   document.querySelector("#counts tbody").replaceChildren(...rows);
   const said = `${counts.labelled} objects have a label, ${counts.missed} fossils were drawn by hand.`;
-  say(counts.correction && counts.labelled ? `${said} Estimate: ${counts.correction}.` : said);
+  const stale = counts.stale ? ` ${counts.stale} more are of objects that these results hold no longer, and count nothing.` : "";
+  say(`${said}${stale}${counts.correction && counts.labelled ? ` Estimate: ${counts.correction}.` : ""}`);
 }
 
 labels.addEventListener("change", () => tellCounts(show));
