@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
+from slidepipe.components import components
 from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, UNKNOWN, Int16Array, background_of, density, grey_of
 from slidepipe.errors import SlideError
 from slidepipe.interfaces import BoolArray, Detections, Region
 from slidepipe.masks import (
-    EIGHT,
     Place,
     close,
     dilate,
@@ -88,12 +88,19 @@ class DensitySettings(BaseModel):
 
 @dataclass(frozen=True)
 class _Component:
-    """A connected mask that fits: its place in the window, its pixels, those with its holes filled, and the level it is from."""
+    """A connected mask that fits: its place in the window, its pixels, those with its holes filled, and the level it is from.
+
+    Without holes, ``filled`` is ``mask`` itself.
+    """
 
     place: Place
     mask: BoolArray
     filled: BoolArray
     level: int
+
+    @property
+    def has_holes(self) -> bool:
+        return self.filled is not self.mask
 
 
 @dataclass(frozen=True)
@@ -196,13 +203,13 @@ class _Search:
         enclosed = np.zeros(mask.shape, np.bool_)
         found: list[_Object] = []
         for component in self._fitting(mask, (0, 0), 0):
-            holes = component.filled & ~component.mask
             # What another block owns is of use here only if it encloses something.
-            if not (self._owns(component) or holes.any()):
+            if not (self._owns(component) or component.has_holes):
                 continue
             objects = self._objects_of(component)
             if objects:
-                enclosed[component.place] |= holes
+                if component.has_holes:
+                    enclosed[component.place] |= component.filled & ~component.mask
                 found += objects
         return [one for one in found if not enclosed[one.pixel]]
 
@@ -221,19 +228,20 @@ class _Search:
 
     def _fitting(self, mask: BoolArray, origin: tuple[int, int], level: int) -> Iterator[_Component]:
         """Components that fit; what is larger, or runs out of the window, is taken apart at the next level."""
-        labels, _ = ndimage.label(mask, EIGHT)
-        for number, inner in enumerate(ndimage.find_objects(labels), start=1):
-            rows = slice(inner[0].start + origin[0], inner[0].stop + origin[0])
-            columns = slice(inner[1].start + origin[1], inner[1].stop + origin[1])
-            size = max(rows.stop - rows.start, columns.stop - columns.start)
-            if size < self.least_px or not self._reaches((rows, columns)):
+        pieces = components(mask)
+        height, width = pieces.bottom - pieces.top, pieces.right - pieces.left
+        for number in np.flatnonzero(np.maximum(height, width) >= self.least_px).tolist():
+            rows = slice(int(pieces.top[number]) + origin[0], int(pieces.bottom[number]) + origin[0])
+            columns = slice(int(pieces.left[number]) + origin[1], int(pieces.right[number]) + origin[1])
+            if not self._reaches((rows, columns)):
                 continue
-            own = labels[inner] == number
+            own = pieces.mask(number)
             inside = (
                 rows.start > 0 and columns.start > 0 and rows.stop < self.window[0] and columns.stop < self.window[1]
             )
-            if inside and size <= self.most_px:
-                component = _Component((rows, columns), own, fill_holes(own), level)
+            if inside and max(own.shape) <= self.most_px:
+                filled = fill_holes(own) if pieces.holes[number] else own
+                component = _Component((rows, columns), own, filled, level)
                 clear_px = self._clear_px(component)
                 if level == 0 and clear_px * self.mpp**2 < _CLEAR_HOLE_UM2:
                     yield component
@@ -252,6 +260,8 @@ class _Search:
 
     def _clear_px(self, component: _Component) -> int:
         """Pixels of the largest hole if the empty field shows through it, as in a drying ring or a bubble; else 0."""
+        if not component.has_holes:
+            return 0
         holes = component.filled & ~component.mask
         if np.count_nonzero(holes) * self.mpp**2 < _CLEAR_HOLE_UM2 and component.level == 0:
             return 0

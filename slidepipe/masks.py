@@ -1,17 +1,25 @@
 """Shapes of binary masks: growing, closing, filling, trimming. Functions of small arrays, lengths in pixels."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from slidepipe.interfaces import BoolArray, FloatArray
+from slidepipe.interfaces import BoolArray
 
-Labels = npt.NDArray[np.int32]
+Int32Array = npt.NDArray[np.int32]
+Labels = Int32Array
 Place = tuple[slice, slice]
 """Rows and columns of a larger array that a mask was cut from."""
 
+# Rows of a large mask that are worked on at a time.
+_STRIP_PX = 64
+
 EIGHT = np.ones((3, 3), np.bool_)
 """Neighbours that connect: a thin wall often runs diagonally."""
+# Those that connect what is no mask; scipy's own default, which it makes anew at every call.
+_FOUR = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
 
 
 def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
@@ -29,7 +37,16 @@ def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
 
 def close(mask: BoolArray, radius_px: int) -> BoolArray:
     """Join what lies within twice the radius. Depends on pixels up to 2 * ``radius_px`` away."""
-    return ~dilate(~dilate(mask, radius_px), radius_px)
+    if len(mask) <= 2 * _STRIP_PX:
+        return ~dilate(~dilate(mask, radius_px), radius_px)
+    # Strip by strip, each with the rows that it depends on: a strip stays in the processor's cache.
+    out = np.empty(mask.shape, np.bool_)
+    for top in range(0, len(mask), _STRIP_PX):
+        first = max(0, top - 2 * radius_px)
+        strip = mask[first : top + _STRIP_PX + 2 * radius_px]
+        closed = ~dilate(~dilate(strip, radius_px), radius_px)
+        out[top : top + _STRIP_PX] = closed[top - first : top - first + _STRIP_PX]
+    return out
 
 
 def open_(mask: BoolArray, radius_px: int) -> BoolArray:
@@ -41,7 +58,7 @@ def fill_holes(mask: BoolArray) -> BoolArray:
     """The mask and everything it encloses (a corner of the mask is a wall)."""
     around = np.ones((mask.shape[0] + 2, mask.shape[1] + 2), np.bool_)
     np.logical_not(mask, out=around[1:-1, 1:-1])
-    outside, _ = ndimage.label(around)
+    outside, _ = ndimage.label(around, _FOUR)
     filled: BoolArray = outside[1:-1, 1:-1] != outside[0, 0]
     return filled
 
@@ -53,15 +70,37 @@ def framed(mask: BoolArray, width_px: int) -> BoolArray:
     return out
 
 
-def inner_distance(mask: BoolArray) -> FloatArray:
-    """Distance of each pixel of a mask to the nearest pixel outside it, float64; beyond the array is outside."""
-    distance: FloatArray = ndimage.distance_transform_edt(framed(mask, 1))[1:-1, 1:-1]
-    return distance
+def inner_distance_squared(mask: BoolArray) -> Int32Array:
+    """Squared distance of each pixel of a mask to the nearest pixel outside it, a whole number; beyond the array is outside."""
+    nearest = ndimage.distance_transform_edt(framed(mask, 1), return_distances=False, return_indices=True)
+    rows, columns = nearest[:, 1:-1, 1:-1]
+    rows = rows - np.arange(1, mask.shape[0] + 1, dtype=np.int32)[:, None]
+    columns = columns - np.arange(1, mask.shape[1] + 1, dtype=np.int32)
+    rows *= rows
+    columns *= columns
+    rows += columns
+    squared: Int32Array = rows
+    return squared
+
+
+def largest_within(values: Int32Array, side: int) -> Int32Array:
+    """The largest value of the square of an odd ``side`` around each pixel; none is below 0."""
+    reach = side // 2
+    height, width = values.shape
+    largest = np.zeros((height + 2 * reach, width + 2 * reach), values.dtype)
+    largest[reach : reach + height, reach : reach + width] = values
+    covered = 1  # the largest of 2, 4, 8 ... in a row is that of two halves
+    while covered < side:
+        step = min(covered, side - covered)
+        largest = np.maximum(largest[step:], largest[:-step])
+        largest = np.maximum(largest[:, step:], largest[:, :-step])
+        covered += step
+    return largest
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:
     """The largest connected piece (by edges) of a mask; all False where the mask is empty."""
-    labels, count = ndimage.label(mask)
+    labels, count = ndimage.label(mask, _FOUR)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     largest: BoolArray = (labels == areas.argmax()) & mask
@@ -79,7 +118,7 @@ def is_thin(mask: BoolArray, least_share: float) -> bool:
     longest = max(mask.shape)
     if np.count_nonzero(mask) > 0.3 * longest * longest:  # a third of its square full: no need to measure
         return False
-    return bool(inner_distance(mask).max() < least_share * longest)
+    return bool(math.sqrt(inner_distance_squared(mask).max()) < least_share * longest)
 
 
 def without_tail(mask: BoolArray, place: Place, radius_px: int, longest_px: float) -> tuple[BoolArray, Place]:

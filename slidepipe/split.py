@@ -1,12 +1,14 @@
 """Touching objects apart: a mask is cut at its necks, and only where its shape asks for it."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import watershed
 
 from slidepipe.interfaces import BoolArray, FloatArray
-from slidepipe.masks import EIGHT, Labels, fill_holes, inner_distance
+from slidepipe.masks import EIGHT, Int32Array, Labels, fill_holes, inner_distance_squared, largest_within
 
 # The dense part of an object speaks for its shape only if it is at least this share of it; a pale object has none.
 _DENSE_SHARE = 0.5
@@ -16,7 +18,7 @@ _SLENDER_RADIUS, _SLENDER_AREA, _SLENDER_NECK = 0.5, 6.0, 0.83
 
 
 def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, neck_ratio: float) -> Labels:
-    """Parts of one connected mask: int32 (H, W), 0 outside, 1 ... k inside.
+    """Parts of one connected mask without holes: int32 (H, W), 0 outside, 1 ... k inside.
 
     The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects where the neck
     between them is narrower than ``neck_ratio`` times the smaller bulge; a bulge must hold a disc of ``least_radius_px``, or be
@@ -31,14 +33,18 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     core = fill_holes(dense & mask)
     if np.count_nonzero(core) < _DENSE_SHARE * area:
         core = mask
-    distance = inner_distance(core)
-    if area < np.pi * (distance.max() ** 2 + least_radius_px**2):
+    squared = inner_distance_squared(core)
+    largest = math.sqrt(squared.max())
+    if area < np.pi * (largest**2 + least_radius_px**2):
         return mask.astype(np.int32)
     side = 2 * max(1, round(least_radius_px / 2)) + 1
-    is_peak = distance == ndimage.maximum_filter(distance, size=side)
-    markers, count = ndimage.label(is_peak & (distance >= _SLENDER_RADIUS * least_radius_px), EIGHT)
+    is_peak = (squared == largest_within(squared, side)) & (squared >= (_SLENDER_RADIUS * least_radius_px) ** 2)
+    if not _may_split(squared, is_peak, neck_ratio * largest):
+        return mask.astype(np.int32)
+    markers, count = ndimage.label(is_peak, EIGHT)
     if count < 2:
         return mask.astype(np.int32)
+    distance: FloatArray = np.sqrt(squared)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)
     radii = np.zeros(count + 1)
     np.maximum.at(radii, basins.ravel(), distance.ravel())
@@ -46,6 +52,19 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     into = _merge(_necks(basins, distance), radii, areas, least_radius_px, neck_ratio)
     _, renumbered = np.unique(into[basins], return_inverse=True)
     return renumbered.reshape(basins.shape).astype(np.int32)
+
+
+def _may_split(squared: Int32Array, is_peak: BoolArray, wide_px: float) -> bool:
+    """Could there be a neck between two of the peaks? Most objects that are no disc have none, and need no watershed.
+
+    If all peaks lie in one piece of what is at least ``wide_px`` from the border, then whatever two groups the basins are in,
+    somewhere in this piece two basins of different groups touch, at a neck that wide; no bulge is larger than the largest, so
+    the share of the neck in it is at least ``neck_ratio``, and they are joined.
+    """
+    wide = squared >= wide_px**2 * (1 + 1e-9)  # to be on the safe side of the rounding of the ratio
+    if (is_peak & ~wide).any():
+        return True
+    return int(ndimage.label(wide, EIGHT)[1]) > 1
 
 
 def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]:

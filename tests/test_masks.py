@@ -6,8 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
-from slidepipe.masks import close, dilate, fill_holes, is_thin, largest_piece, open_, surroundings, without_tail
+from slidepipe.masks import (
+    close,
+    dilate,
+    fill_holes,
+    inner_distance_squared,
+    is_thin,
+    largest_piece,
+    largest_within,
+    open_,
+    surroundings,
+    without_tail,
+)
 
 Mask = npt.NDArray[np.bool_]
 any_mask = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
@@ -88,3 +100,25 @@ def test_a_mask_that_is_nothing_but_a_line_stays() -> None:
     line = np.ones((2, 120), np.bool_)
     body, _ = without_tail(line, (slice(0, 2), slice(0, 120)), 3, 60)
     assert body is line
+
+
+@given(seed=st.integers(0, 2**20), side=st.sampled_from([3, 5, 7, 9, 11, 13]))
+def test_the_largest_within_is_that_of_scipy(seed: int, side: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 50, rng.integers(1, 25, 2)).astype(np.int32)
+    assert (largest_within(values, side) == ndimage.maximum_filter(values, size=side)).all()
+
+
+@given(seed=st.integers(0, 2**20), share=st.floats(0, 1))
+def test_inner_distances_are_those_of_scipy(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 25, 2)) < share
+    expected = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    assert (np.sqrt(inner_distance_squared(mask)) == expected).all()
+
+
+@given(seed=st.integers(0, 2**20), radius_px=st.integers(0, 3))
+def test_closing_in_strips_is_closing(seed: int, radius_px: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rng.integers(129, 300), 9)) < 0.2
+    assert (close(mask, radius_px) == ~dilate(~dilate(mask, radius_px), radius_px)).all()

@@ -3,7 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
+from slidepipe import split
+from slidepipe.masks import EIGHT, fill_holes, largest_piece
 from slidepipe.split import split_touching
 
 Mask = npt.NDArray[np.bool_]
@@ -68,3 +73,19 @@ def test_the_neck_ratio_decides() -> None:
     mask = discs((50, 50, 30), (96, 50, 30))
     assert parts_of(mask, neck_ratio=0.3).max() == 1
     assert parts_of(mask, neck_ratio=0.9).max() == 2
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**30), count=st.integers(1, 6), neck_ratio=st.floats(0.3, 0.95))
+def test_what_is_said_to_have_no_neck_would_not_be_split(seed: int, count: int, neck_ratio: float) -> None:
+    rng = np.random.default_rng(seed)
+    shape = discs(*((rng.uniform(25, 95), rng.uniform(25, 75), rng.uniform(6, 24)) for _ in range(count)), width=120)
+    shape[rng.random(shape.shape) < rng.choice([0, 0.002])] = False
+    dense = shape & (rng.random(shape.shape) > rng.choice([0, 0.01]))
+    labels, _ = ndimage.label(fill_holes(largest_piece(shape)), EIGHT)
+    mask = labels == 1
+    quick = split_touching(mask, dense, 10, neck_ratio)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "_may_split", lambda *_: True)
+        thorough = split_touching(mask, dense, 10, neck_ratio)
+    assert (quick == thorough).all()
