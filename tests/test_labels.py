@@ -175,7 +175,11 @@ def test_a_label_whose_object_has_another_box_by_now_counts_nothing_and_is_told(
     (results / "labels.csv").write_text(HEAD + lines)
     correct_counts(results)
     rows = table(results, "counts.csv").set_index("sample_id")
-    assert rows.loc["1/2-3 100 mDC", ["labelled", "reviewed_azolla", "reviewed_deflandrea"]].tolist() == ["1", "5", "4"]
+    assert [rows.loc["1/2-3 100 mDC", name] for name in ("labelled", "reviewed_azolla", "reviewed_deflandrea")] == [
+        "1",
+        "5",
+        "4",
+    ]
     assert "1 labels are of objects that these results hold no longer" in caplog.text
     (results / "labels.csv").write_text(
         "object_id,genus\na:00001,deflandrea\n"

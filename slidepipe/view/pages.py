@@ -34,7 +34,7 @@ def well_page(index: Index) -> str:
     links = {
         str(slide["slide_id"]): f"/slide/{number}" for number, slide in enumerate(index.slides) if "bounds" in slide
     }
-    wells = ", ".join(dict.fromkeys(str(slide["well"]) for slide in index.slides))
+    wells = _wells(index)
     body = [
         f"<header><h1>Well {escape(wells)}</h1><p class='soft'>{escape(sections.subtitle(results))}</p></header>",
         "<main>",
@@ -84,7 +84,7 @@ def grid_page(index: Index) -> str:
         "<div id='sheet' class='sheet'></div></div>"
         "<div id='said' class='said' role='status' aria-live='polite'></div></main>"
     )
-    return _page("Specimens", index, "grid", {"genera": index.genera_in_order}, body)
+    return _page(f"Specimens of well {_wells(index)}", index, "grid", {"genera": index.genera_in_order}, body)
 
 
 def slide_page(index: Index, number: int) -> str:
@@ -111,7 +111,7 @@ def slide_page(index: Index, number: int) -> str:
         "<span id='tally' class='tally' aria-live='polite'></span></div>"
         "<div id='missing' class='alert' hidden></div>"
         "<div class='stage'><div id='viewer' class='viewer' tabindex='0' role='application' aria-label='scan: arrows move, "
-        "plus and minus zoom, comma and full stop step through the objects'>"
+        "plus and minus zoom, 0 shows all, comma and full stop step through the objects'>"
         "<canvas id='boxes' class='boxes' aria-hidden='true'></canvas>"
         "<div id='scale' class='scale'><span></span></div></div>"
         "<aside id='panel' class='panel' aria-label='object'><p class='soft'>Click a box to see its object. "
@@ -120,7 +120,7 @@ def slide_page(index: Index, number: int) -> str:
     )
     settings = {"genera": index.genera_in_order, "slide": number}
     scripts = '<script src="/static/vendor/openseadragon.min.js"></script>\n'
-    return _page(str(entry["slide_id"]), index, "slide", settings, body, scripts=scripts)
+    return _page(f"Slide {entry['slide_id']}", index, "slide", settings, body, scripts=scripts)
 
 
 def message_page(message: str) -> str:
@@ -199,6 +199,10 @@ def _page(
         "<div id='alert' class='trouble' role='alert' hidden></div>"
     )
     return page(title, top + body, style, POLICY, head)
+
+
+def _wells(index: Index) -> str:
+    return ", ".join(dict.fromkeys(str(slide["well"]) for slide in index.slides))
 
 
 def _first_slide(index: Index) -> str:

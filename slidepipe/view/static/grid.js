@@ -224,8 +224,10 @@ async function name(typed = "") {
   if (genus) await give(genus);
 }
 
-function openSlide() {
-  if (told.n.length) location.href = `/slide/${told.slide[here]}?object=${told.n[here]}`;
+async function openSlide() {
+  if (!told.n.length) return;
+  await labels.settled; // labels that still wait would be lost with this page
+  location.href = `/slide/${told.slide[here]}?object=${told.n[here]}`;
 }
 
 // -- keys ---------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // The slide page: the scan in a deep-zoom viewer, its objects as boxes over it, one of them in the panel.
 
 import { choose } from "./choose.js";
+import { neighbours } from "./near.js";
 import { drawBoxes, fitScale, inBox } from "./overlay.js";
 import { NOT_A_FOSSIL, WRONG_BOX, ask, element, isGenus, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
 
@@ -84,8 +85,16 @@ function open() {
     if (event.quick && !drawing) pick(toSlide(event.position));
   });
   viewer.addHandler("canvas-key", (event) => {
-    event.preventDefaultAction = key(event.originalEvent);
+    event.preventDefaultAction = true; // its own keys turn and mirror the scan but not the boxes, and go by the American layout
   });
+  // The viewer's own canvas takes the keys: one stop for Tab, with the words of the whole.
+  for (const name of ["role", "aria-label"]) {
+    viewer.canvas.setAttribute(name, root.getAttribute(name));
+    root.removeAttribute(name);
+  }
+  root.tabIndex = -1;
+  root.addEventListener("focus", () => viewer.canvas.focus());
+  if (document.activeElement === root) viewer.canvas.focus();
 }
 
 // -- from the screen to level-0 pixels and back -------------------------------------------------------------------------
@@ -198,16 +207,16 @@ async function panel(object) {
   const list = element("dl");
   for (const [name, value] of rows) list.append(element("dt", { text: name }), element("dd", { text: value }));
   const acts = element("div", { class: "acts" });
-  const act = (identity, text, does, off = false) => {
-    const button = element("button", { id: identity, text, disabled: off });
+  const act = (identity, text, keys, does, off = false) => {
+    const button = element("button", { id: identity, text, disabled: off, title: keys });
     button.addEventListener("click", does);
     acts.append(button);
   };
   const guess = object.name && !object.name.startsWith("_") ? object.name : "";
-  if (!object.drawn) act("right", object.state === "accepted" ? "right" : `it is ${guess || "…"}`, () => give(guess), !guess);
-  act("choose", "genus …", () => name());
-  if (!object.drawn) act("nothing", NOT_A_FOSSIL, () => remove(""));
-  act("wrong", object.drawn ? "delete this box" : WRONG_BOX, () => remove(WRONG_BOX));
+  if (!object.drawn) act("right", object.state === "accepted" ? "right" : `it is ${guess || "…"}`, "Space", () => give(guess), !guess);
+  act("choose", "genus …", "Enter", () => name());
+  if (!object.drawn) act("nothing", NOT_A_FOSSIL, "Delete", () => remove(""));
+  act("wrong", object.drawn ? "delete this box" : WRONG_BOX, object.drawn ? "Delete" : "Shift+Delete", () => remove(WRONG_BOX));
   const parts = [element("h2", { text: object.id })];
   if (object.n !== null) {
     const crop = element("img", { class: "crop", src: `/crop/${object.n}.jpg?v=${stamp}`, alt: `crop of ${object.id}` });
@@ -218,17 +227,6 @@ async function panel(object) {
   if (told) parts.push(element("h3", { text: "Nearest in the reference set" }), neighbours(object.n, told.nearest));
   const key = $("legend");
   box.replaceChildren(...parts, key);
-}
-
-function neighbours(n, nearest) {
-  if (!nearest.length) return element("p", { class: "soft", text: "none" });
-  return element("div", { class: "near" }, ...nearest.slice(0, 6).map((other, place) => {
-    const image = other.picture
-      ? element("img", { src: `/reference/${n}/${place}.jpg?v=${stamp}`, alt: other.reference })
-      : element("span", { class: "soft", text: "(image not here)" });
-    return element("figure", {}, image, element("figcaption", {}, element("i", { text: other.genus }), ` ${other.distance.toPrecision(3)}`,
-      element("br"), other.reference));
-  }));
 }
 
 function legend() {
@@ -327,7 +325,7 @@ canvas.addEventListener("pointerup", () => {
   finish();
 });
 
-// -- keys; true leaves the key to the viewer ----------------------------------------------------------------------------
+// -- keys; true leaves the key to the browser ----------------------------------------------------------------------------
 
 function key(event) {
   const control = event.ctrlKey || event.metaKey;
@@ -342,9 +340,23 @@ function key(event) {
   else if (event.key === "Delete" || event.key === "Backspace") remove(event.shiftKey ? WRONG_BOX : "");
   else if (event.key === " " && chosen && chosen.name && !chosen.name.startsWith("_")) give(chosen.name);
   else if (event.key === "Enter" && chosen) name();
-  else return true;
+  else if (!move(event.key)) return true;
   event.preventDefault();
   return false;
+}
+
+// Move or zoom the scan; false for a key that does neither.
+function move(pressed) {
+  const { viewport } = viewer;
+  const seen = viewport.getBounds();
+  const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[pressed] || [0, 0];
+  if (dx || dy) viewport.panBy(new window.OpenSeadragon.Point((dx * seen.width) / 6, (dy * seen.height) / 6));
+  else if (pressed === "+" || pressed === "=") viewport.zoomBy(1.4);
+  else if (pressed === "-" || pressed === "_") viewport.zoomBy(1 / 1.4);
+  else if (pressed === "0" || pressed === "Home") viewport.goHome();
+  else return false;
+  viewport.applyConstraints();
+  return true;
 }
 
 function nudge(arrow, size) {
@@ -357,11 +369,12 @@ function nudge(arrow, size) {
 }
 
 root.addEventListener("keydown", (event) => {
-  if (event.target === root) key(event);
-});
+  if (!key(event)) event.stopPropagation();
+}, true); // before the viewer: while a box is drawn it listens to nothing
 $("draw").addEventListener("click", () => setDrawing(!drawing));
 $("undo").addEventListener("click", undo);
-$("slide").addEventListener("change", () => {
+$("slide").addEventListener("change", async () => {
+  await labels.settled;
   location.href = `/slide/${$("slide").value}`;
 });
 $("name").addEventListener("change", () => {

@@ -22,9 +22,10 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 export async function ask(path, body) {
+  const signal = AbortSignal.timeout(30000);
   const options = body === undefined
-    ? {}
-    : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    ? { signal }
+    : { signal, method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let answer;
   try {
     answer = await fetch(path, options);
@@ -36,10 +37,30 @@ export async function ask(path, body) {
   return told;
 }
 
+let wrong = ""; // what is wrong now
+let lost = ""; // a label that was not kept; said until somebody has seen it, whatever comes after
+
 export function trouble(message) {
+  wrong = message || "";
+  tell();
+}
+
+function notKept(message) {
+  lost = message;
+  tell();
+}
+
+function tell() {
   const alert = document.getElementById("alert");
-  alert.hidden = !message;
-  alert.textContent = message || "";
+  const said = [lost, wrong].filter((text, place, all) => text && !all[place - 1]?.endsWith(text)).join(" ");
+  if (alert.dataset.said === said) return; // not read out again every two seconds
+  alert.dataset.said = said;
+  alert.hidden = !said;
+  alert.replaceChildren(said);
+  if (!lost) return;
+  const seen = element("button", { text: "Seen", id: "seen" });
+  seen.addEventListener("click", () => notKept(""));
+  alert.append(" ", seen);
 }
 
 export function say(message) {
@@ -59,6 +80,7 @@ class Labels extends EventTarget {
   #epoch = "";
   #sequence = -1;
   #work = Promise.resolve();
+  #writing = 0;
   #undo = JSON.parse(sessionStorage.getItem(UNDO) || "[]");
 
   get(id) {
@@ -67,6 +89,25 @@ class Labels extends EventTarget {
 
   get canUndo() {
     return this.#undo.length > 0;
+  }
+
+  // Resolves once all that was said has been answered.
+  get settled() {
+    return this.#work;
+  }
+
+  // Write; a page that is left meanwhile would lose what is still waiting, so the browser asks first.
+  async #write(path, body) {
+    this.#writing += 1;
+    try {
+      return await this.#queue(() => ask(path, { ...body, who: who.value.trim() }));
+    } finally {
+      this.#writing -= 1;
+    }
+  }
+
+  get busy() {
+    return this.#writing > 0;
   }
 
   // Everything that talks to the server waits for what was said before it.
@@ -98,13 +139,10 @@ class Labels extends EventTarget {
     const before = ids.map((id) => this.get(id));
     this.#show(ids, ids.map(() => label));
     try {
-      await this.#queue(() => ask("/api/labels", {
-        labels: ids.map((object_id) => ({ object_id, label })),
-        who: who.value.trim(),
-      }));
+      await this.#write("/api/labels", { labels: ids.map((object_id) => ({ object_id, label })) });
     } catch (error) {
       this.#show(ids, before);
-      trouble(`Not kept: ${error.message}`);
+      notKept(`Not kept: ${ids.length > 1 ? `${ids.length} labels` : ids[0]}. ${error.message}`);
       return false;
     }
     this.#remember({ ids, before, after: label });
@@ -114,12 +152,12 @@ class Labels extends EventTarget {
 
   async draw(slide_id, box, genus) {
     try {
-      const told = await this.#queue(() => ask("/api/missed", { slide_id, box, genus, who: who.value.trim() }));
+      const told = await this.#write("/api/missed", { slide_id, box, genus });
       this.#remember({ ids: [told.object_id], before: [null], after: genus });
       await this.#settle();
       return told.object_id;
     } catch (error) {
-      trouble(`Not kept: ${error.message}`);
+      notKept(`Not kept: the box that was drawn. ${error.message}`);
       return null;
     }
   }
@@ -129,17 +167,16 @@ class Labels extends EventTarget {
     const step = this.#undo.pop();
     if (!step) return null;
     try {
-      const told = await this.#queue(() => ask("/api/labels", {
+      const told = await this.#write("/api/labels", {
         labels: step.ids.map((object_id, place) => ({ object_id, label: step.before[place] })),
         expected: step.ids.map(() => step.after),
-        who: who.value.trim(),
-      }));
+      });
       sessionStorage.setItem(UNDO, JSON.stringify(this.#undo));
       await this.#settle();
       return { ids: step.ids, leftOut: told.left_out.length };
     } catch (error) {
       this.#undo.push(step);
-      trouble(`Not undone: ${error.message}`);
+      notKept(`Not undone. ${error.message}`);
       return null;
     }
   }
@@ -172,6 +209,9 @@ class Labels extends EventTarget {
 }
 
 export const labels = new Labels();
+window.addEventListener("beforeunload", (event) => {
+  if (labels.busy) event.preventDefault();
+});
 
 export function start() {
   const look = () => labels.sync().catch((error) => trouble(error.message));

@@ -16,6 +16,7 @@ function show(counts) {
       element("td", { class: "number", text: range }));
   });
   document.querySelector("#counts tbody").replaceChildren(...rows);
+  document.getElementById("counts").classList.toggle("no-draw", counts.genera.every((row) => row.corrected === ""));
   const said = `${counts.labelled} objects have a label, ${counts.missed} fossils were drawn by hand.`;
   const stale = counts.stale ? ` ${counts.stale} more are of objects that these results hold no longer, and count nothing.` : "";
   say(`${said}${stale}${counts.correction && counts.labelled ? ` Estimate: ${counts.correction}.` : ""}`);
