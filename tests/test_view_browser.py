@@ -388,6 +388,7 @@ def test_a_label_that_cannot_be_written_is_told_until_it_is_seen(page: Any, serv
     said = page.locator("#alert").inner_text()
     assert name in said
     assert "labels.csv: cannot be written" in said
+    assert page.evaluate("document.documentElement.scrollHeight") <= 800
     assert page.locator(".cell .label:visible").count() == 1
     assert written(results, 1) == kept
     # The next one is kept; that does not hide what was lost.
@@ -455,6 +456,7 @@ def test_a_box_is_deleted_and_one_is_drawn_with_the_keyboard_alone(
     page.locator("#wrong").click()
     until(page, "document.getElementById('panel').textContent.includes('That box is deleted')")
     assert read_missed(results) == []
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "application"  # the button is gone
     page.locator("#undo").click()
     wait_said(page, "Undone")
     assert read_missed(results) == [drawn]

@@ -17,7 +17,7 @@ export function choose(typed = "", title = "Genus") {
       "aria-expanded": "true", "aria-controls": "choices", "aria-autocomplete": "list", "aria-label": title,
     });
     const list = element("ul", { id: "choices", role: "listbox", "aria-label": "genera" });
-    const dialog = element("dialog", { "aria-label": title }, element("p", { text: `${title}: type some letters, Enter takes the first` }),
+    const dialog = element("dialog", { "aria-label": title }, element("p", { text: `${title}: type some letters; arrows choose, Enter takes it, Escape leaves` }),
       input, list);
     let shown = [];
     let at = 0;

@@ -92,6 +92,7 @@ function open() {
     viewer.canvas.setAttribute(name, root.getAttribute(name));
     root.removeAttribute(name);
   }
+  viewer.navigator?.element.setAttribute("aria-hidden", "true");
   root.tabIndex = -1;
   root.addEventListener("focus", () => viewer.canvas.focus());
   if (document.activeElement === root) viewer.canvas.focus();
@@ -225,8 +226,9 @@ async function panel(object) {
   }
   parts.push(list, acts);
   if (told) parts.push(element("h3", { text: "Nearest in the reference set" }), neighbours(object.n, told.nearest));
-  const key = $("legend");
-  box.replaceChildren(...parts, key);
+  const held = box.contains(document.activeElement) ? document.activeElement.id : "";
+  box.replaceChildren(...parts, $("legend"));
+  if (held) ($(held) || root).focus(); // the buttons are new ones
 }
 
 function legend() {
@@ -392,7 +394,9 @@ labels.addEventListener("change", () => {
       panel(still);
     } else {
       chosen = null;
+      const held = $("panel").contains(document.activeElement);
       $("panel").replaceChildren(element("p", { class: "soft", text: "That box is deleted." }), $("legend"));
+      if (held) root.focus(); // its button is gone
     }
   }
   tellCounts((counts) => tally(counts, $("name").value));
