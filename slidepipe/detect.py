@@ -307,10 +307,10 @@ class _Search:
         first = np.unravel_index(int(component.mask.argmax()), component.mask.shape)
         pixel = rows.start + int(first[0]), columns.start + int(first[1])
         found = []
-        for number, part in enumerate(ndimage.find_objects(parts), start=1):
-            mask, place = without_tail(
-                parts[part] == number, part, math.ceil(_TAIL_RADIUS_UM / self.mpp), _TAIL_UM / self.mpp
-            )
+        places = ndimage.find_objects(parts) if parts.max() > 1 else [np.s_[0 : filled.shape[0], 0 : filled.shape[1]]]
+        for number, part in enumerate(places, start=1):
+            whole = parts[part] == number if len(places) > 1 else filled
+            mask, place = without_tail(whole, part, math.ceil(_TAIL_RADIUS_UM / self.mpp), _TAIL_UM / self.mpp)
             if not self.least_px <= max(mask.shape) <= self.most_px:
                 continue
             score = self._score(mask, dens[place])
@@ -368,7 +368,9 @@ def _percentile(values: Int16Array, percent: float) -> float:
     position = (len(values) - 1) * (percent / 100)
     low = math.floor(position)
     high = min(low + 1, len(values) - 1)
-    ordered = np.partition(values, (low, high))
-    below, above, share = int(ordered[low]), int(ordered[high]), position - low
+    # One rank is found five times as fast as two; what is next below it is the largest of those that come before it.
+    ordered = np.partition(values, high)
+    above, share = int(ordered[high]), position - low
+    below = int(ordered[:high].max()) if low < high else above
     # numpy steps from the nearer one of the two
     return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)

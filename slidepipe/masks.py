@@ -121,12 +121,22 @@ def is_thin(mask: BoolArray, least_share: float) -> bool:
     return bool(math.sqrt(inner_distance_squared(mask).max()) < least_share * longest)
 
 
+def _is_solid_amid(mask: BoolArray, radius_px: int, longest_px: float) -> bool:
+    """Is a mask so solid in its middle that nothing that an opening removes can be longer than ``longest_px``?"""
+    height, width = mask.shape
+    top, left = height // 2 - radius_px, width // 2 - radius_px
+    bottom, right = top + 2 * radius_px + 1, left + 2 * radius_px + 1
+    if max(top, left, height - bottom, width - right) > longest_px or min(top, left) < 0:
+        return False
+    return bool(mask[top:bottom, left:right].all())
+
+
 def without_tail(mask: BoolArray, place: Place, radius_px: int, longest_px: float) -> tuple[BoolArray, Place]:
     """A mask cut back to its solid body where a thin line stretches its box by more than ``longest_px`` to one side.
 
     Thin is what an opening by ``radius_px`` removes. Shorter tails stay: they are horns and processes.
     """
-    if max(mask.shape) <= longest_px:
+    if max(mask.shape) <= longest_px or _is_solid_amid(mask, radius_px, longest_px):
         return mask, place
     body = open_(framed(mask, radius_px), radius_px)[radius_px:-radius_px, radius_px:-radius_px]
     if not body.any():
