@@ -113,6 +113,18 @@ def test_the_largest_within_is_that_of_scipy(seed: int, side: int) -> None:
 def test_inner_distances_are_those_of_scipy(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random(rng.integers(1, 25, 2)) < share
+    _check_inner_distances(mask)
+
+
+@pytest.mark.parametrize("shape", [(250, 250), (249, 250), (250, 3), (3, 250), (251, 250), (300, 260)])
+@pytest.mark.parametrize("outside", [0, 3])
+def test_inner_distances_of_the_largest_masks(shape: tuple[int, int], outside: int) -> None:
+    mask = np.ones(shape, np.bool_)
+    mask[np.random.default_rng(1).integers(0, shape[0], outside), np.arange(outside)] = False
+    _check_inner_distances(mask)
+
+
+def _check_inner_distances(mask: Mask) -> None:
     expected = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     assert (np.sqrt(inner_distance_squared(mask)) == expected).all()
 
