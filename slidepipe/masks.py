@@ -77,8 +77,8 @@ def inner_distance_squared(mask: BoolArray) -> Int32Array:
     """Squared distance of each pixel of a mask to the nearest pixel outside it, a whole number; beyond the array is outside."""
     if max(mask.shape) > _INT16_SIDE_PX:
         distance = ndimage.distance_transform_edt(framed(mask, 1))[1:-1, 1:-1]
-        squared: Int32Array = np.rint(distance * distance).astype(np.int32)
-        return squared
+        of_large: Int32Array = np.rint(distance * distance).astype(np.int32)
+        return of_large
     # Along each row the distance to the nearest pixel outside, then over the rows the least of its square and that of the rows
     # between (as Felzenszwalb and Huttenlocher, Distance transforms of sampled functions, 2012, but without their envelope):
     # whole arrays at a time in 16 bits, quicker than scipy for what is small.
@@ -100,7 +100,7 @@ def inner_distance_squared(mask: BoolArray) -> Int32Array:
         np.minimum(rows[reach - step :][:height], rows[reach + step :][:height], out=other)
         other += np.int16(step * step)
         np.minimum(least, other, out=least)
-    squared = least[:, 1:-1].astype(np.int32)
+    squared: Int32Array = least[:, 1:-1].astype(np.int32)
     return squared
 
 
