@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from slidepipe import store
@@ -23,6 +24,7 @@ from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.count import LONG_COLUMNS, rounded
 from slidepipe.intervals import Estimate
 from slidepipe.labels import (
+    EDGES,
     LABELS,
     REVIEW,
     Missed,
@@ -125,7 +127,8 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
         for row in read_cells(results / "counts.csv", (*_SAMPLE_COLUMNS, "status"))
     ]
     said, missed = read_labels(results), read_missed(results)
-    labels = fitting_labels(said, read_file(results / LABELS).places, objects)
+    rows = {str(name): row for row, name in enumerate(objects["object_id"])}
+    labels = fitting_labels(said, read_file(results / LABELS).places, rows, objects[list(EDGES)].to_numpy(np.int64))
     if len(labels) < len(said):
         logger.warning(
             "%s: %d labels are of objects that these results hold no longer (slides were detected anew), and count nothing",

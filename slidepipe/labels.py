@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 from slidepipe.errors import ResultsError
+from slidepipe.interfaces import IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _NO_OBJECT = frozenset({WRONG_BOX, "wrong_box"})
 Place = tuple[str, tuple[int, int, int, int]]
 
 JOURNAL_COLUMNS = ("object_id", "genus", "slide_id", "x0", "y0", "x1", "y1", "who", "when")
-_BOX = ("x0", "y0", "x1", "y1")
+#: Columns of a box.
+EDGES = ("x0", "y0", "x1", "y1")
 _MISSED = "missed-"
 
 
@@ -102,17 +104,24 @@ def read_labels(results: Path) -> dict[str, str]:
     return read_file(results / REVIEW).objects | read_file(results / LABELS).objects
 
 
-def fitting_labels(labels: Mapping[str, str], places: Mapping[str, Place], objects: pd.DataFrame) -> dict[str, str]:
+def fitting_labels(
+    labels: Mapping[str, str], places: Mapping[str, Place], rows: Mapping[str, int], boxes: IntArray
+) -> dict[str, str]:
     """``labels`` without those whose object has another box by now: its number went to another when slides were detected anew.
 
     Args:
         labels: by object id.
         places: slide and box of each where they are known; one without is taken to fit.
-        objects: with the columns object_id, x0, y0, x1, y1.
+        rows: by object id its row of ``boxes``.
+        boxes: int64 (N, 4), x0, y0, x1, y1 in level-0 pixels of the whole slide.
     """
-    told = objects[objects["object_id"].isin(list(places))]
-    boxes = dict(zip(told["object_id"], zip(*(told[edge].tolist() for edge in _BOX), strict=True), strict=True))
-    return {name: label for name, label in labels.items() if name not in boxes or boxes[name] == places[name][1]}
+    names = [name for name in places if name in rows]
+    if not names:
+        return dict(labels)
+    told = np.array([places[name][1] for name in names], np.int64)
+    same = (boxes[[rows[name] for name in names]] == told).all(axis=1)
+    gone = {name for name, fits in zip(names, same.tolist(), strict=True) if not fits}
+    return {name: label for name, label in labels.items() if name not in gone}
 
 
 def read_missed(results: Path) -> list[Missed]:
@@ -153,7 +162,7 @@ def read_file(path: Path) -> Labels:
         elif journal:
             labels.objects[object_id] = as_label(genus)
             labels.places.pop(object_id, None)
-            if all(cells.get(edge, "").strip() for edge in _BOX):
+            if all(cells.get(edge, "").strip() for edge in EDGES):
                 labels.places[object_id] = _place(path, cells)
         else:
             label = as_label(genus)
@@ -213,7 +222,7 @@ def _parse(path: Path, text: str, columns: Sequence[str]) -> list[dict[str, str]
 
 def _place(path: Path, cells: dict[str, str]) -> Place:
     try:
-        x0, y0, x1, y1 = (int(cells.get(edge, "")) for edge in _BOX)
+        x0, y0, x1, y1 = (int(cells.get(edge, "")) for edge in EDGES)
     except ValueError as error:
         raise ResultsError(
             f"{path}: the box of {cells['object_id']} is missing or damaged ({error}). Mend or remove that line"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from slidepipe.correct import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
-from slidepipe.labels import fitting_labels
+from slidepipe.labels import EDGES, fitting_labels
 from slidepipe.manifest import MANIFEST
 from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report.chart import genera_in_order
@@ -53,6 +53,7 @@ class Index:
         genera: of the reference set.
         names: the genera, then whatever else objects were likened to (the reject classes).
         number: of each object id.
+        boxes: int64 (N, 4), level-0 pixels of the whole slide.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +64,7 @@ class Index:
         self.objects = read_objects(self.results)
         depths = {str(slide["slide_id"]): slide.get("depth_m") for slide in self.slides}
         self.objects["depth_m"] = self.objects["slide_id"].map(depths).astype(float)
+        self.boxes: IntArray = self.objects[list(EDGES)].to_numpy(np.int64)
         self.number = {name: place for place, name in enumerate(self.objects["object_id"])}
         others = set(self.objects["candidate"].dropna()) - set(self.genera)
         self.names = [*self.genera, *sorted(others)]
@@ -177,7 +179,7 @@ class Well:
         index = self.index
         said, key = self.book.labels(), (index.stamp, self.book.sequence, _modified(self.path / REVIEW))
         if self._fitting is None or self._fitting[0] != key:
-            self._fitting = (key, fitting_labels(said, self.book.places(), index.objects))
+            self._fitting = (key, fitting_labels(said, self.book.places(), index.number, index.boxes))
         return self._fitting[1]
 
     def counts(self) -> dict[str, Any]:
