@@ -5,7 +5,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from slidepipe.interfaces import BoolArray, FloatArray
 from slidepipe.masks import EIGHT, Int32Array, Labels, fill_holes, inner_distance_squared, largest_within
@@ -44,6 +43,9 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     markers, count = ndimage.label(is_peak, EIGHT)
     if count < 2:
         return mask.astype(np.int32)
+    # Few objects come this far, on a barren slide none, and to import this takes a tenth of a second in each process.
+    from skimage.segmentation import watershed
+
     distance: FloatArray = np.sqrt(squared)
     basins: Labels = watershed(-distance, markers, mask=mask, connectivity=2)
     radii = np.zeros(count + 1)
