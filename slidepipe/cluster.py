@@ -6,9 +6,9 @@ import logging
 import os
 import shutil
 import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def connect(
         }
     )
     # What fails in a task is told by the run itself, with the slide it happened to; Dask's own tracebacks would hide that.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler in ("local", "threads"):
         count = workers or dask.system.CPU_COUNT
         threads = {"threads": _worker(distributed.Worker, count)}
@@ -77,7 +78,7 @@ def _start(specs: Mapping[str, Any], dashboard: bool) -> distributed.SpecCluster
     # The scheduler serves a page of its health in any case. All of it is for this machine alone.
     page = {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, **page}}
-    with warnings.catch_warnings(), _interrupts_ignored():
+    with warnings.catch_warnings(), _interrupts_for_the_run_alone():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         return distributed.SpecCluster(scheduler=scheduler, workers=specs, silence_logs=logging.CRITICAL)
 
@@ -150,13 +151,19 @@ def _visible_card(card: int) -> str:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: the run alone hears it, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say so
+def _interrupts_for_the_run_alone() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to all processes, is for the run to hear: it ends the others.
+
+    Threads and processes started meanwhile, and those they start later in place of dead ones, block it. One that comes now is
+    heard when all have started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It would unblock the signal when it starts: it starts now.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -5,10 +5,12 @@ such generators side by side on a Dask cluster, with a bounded number of tasks a
 """
 
 import contextlib
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,12 +21,18 @@ from slidepipe.cluster import GPU, connect
 from slidepipe.errors import ClusterError, SettingsError, WorkerDiedError
 from slidepipe.relocate import relocate
 
+logger = logging.getLogger(__name__)
+
 #: Tasks given to the cluster at a time, for each worker thread: enough that none waits for the parent, few enough to stop soon.
 _TASKS_PER_THREAD = 3
 #: Slides under work at a time beyond one a thread, so that workers do not idle where one slide ends.
 _SLIDES_AHEAD = 2
 #: How often a cluster that may grow is asked for its size.
 _SIZE_EVERY_S = 10.0
+#: How long a cluster may be without workers before the run gives up.
+_ALONE_S = 600.0
+#: How often it is looked whether a task has ended; short beside any task.
+_LOOK_EVERY_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,13 @@ class Engine:
         self._shown = bool(options.get("dashboard")) or scheduler not in ("local", "threads")
         self._stack = contextlib.ExitStack()
         self._client = self._stack.enter_context(connect(scheduler, workers, **options))
-        self._measured = 0.0
+        self._measured, self._alone_since = 0.0, math.inf
         self._threads, self._lanes = 0, {False: 0, True: 0}
         self._measure()
         if self._threads == 0:
             self._stack.close()
-            raise SettingsError(f"scheduler {scheduler}: it has no workers. Start some with: dask worker {scheduler}")
+            where = f"--scheduler-file {scheduler}" if scheduler.endswith(".json") else scheduler
+            raise SettingsError(f"scheduler {scheduler}: it has no workers. Start some with: dask worker {where}")
 
     def __enter__(self) -> Self:
         return self
@@ -127,9 +136,28 @@ class Engine:
 
     def slots(self, gpu: bool) -> int:
         """Tasks of a lane that may be in flight; a cluster that grows is noticed."""
-        if monotonic() - self._measured > _SIZE_EVERY_S:
-            self._measure()
+        self.look_at_size()
         return max(1, self._lanes[gpu]) * _TASKS_PER_THREAD
+
+    def look_at_size(self) -> None:
+        """Notice, now and then, that the cluster has grown or shrunk.
+
+        Raises:
+            ClusterError: it has had no workers for minutes.
+        """
+        if monotonic() - self._measured < _SIZE_EVERY_S:
+            return
+        self._measure()
+        if self._threads:
+            self._alone_since = math.inf
+        elif self._alone_since == math.inf:
+            self._alone_since = monotonic()
+            logger.warning("scheduler %s has no workers left: waiting for some", self._scheduler)
+        elif monotonic() - self._alone_since > _ALONE_S:
+            raise ClusterError(
+                f"scheduler {self._scheduler} has had no workers for {_ALONE_S / 60:.0f} minutes. Start some and give the same "
+                "command again: what is finished is kept"
+            )
 
     def lane(self, task: Task) -> bool:
         """Which queue a task waits in: that of the cards (True), where there are some, or the common one."""
@@ -189,6 +217,9 @@ class _Drive:
                 yield from self._ended
                 self._ended.clear()
                 if self._flying:
+                    while not self._arrivals.has_ready():
+                        sleep(_LOOK_EVERY_S)
+                        self._engine.look_at_size()
                     self._take(next(self._arrivals))
                 elif self._running == 0:
                     return

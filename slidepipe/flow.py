@@ -48,7 +48,7 @@ from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.spike import check_spike
-from slidepipe.stages import count_blocks, count_objects, is_finished, slide_steps
+from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec, PluginSpec
 from slidepipe.well import WellSlide
@@ -96,6 +96,13 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             _stop_if_wanted(config, state)
         if states[0].unresolved is not None and all(state.unresolved for state in states):
             raise states[0].unresolved  # given now rather than after a night; one slide among others merely fails
+
+        lacking = [state.slide.slide_id for state in states if absent and not is_enough(state)]
+        if lacking:  # the tables that are there are better than any without these slides
+            raise ResultsError(
+                f"{well}: its slides are not there, and what {out} holds of {lacking[0]} is not enough for these settings "
+                f"({len(lacking)} slides). Bring them back, or give the settings they were stored with"
+            )
 
         @functools.cache
         def start_engine() -> Engine:  # a run with nothing left to do starts no cluster
@@ -166,7 +173,14 @@ def _start_engine(config: Config, seen: Sequence[Path]) -> Engine:
     if run.scheduler in ("local", "threads") and not config.paths:
         return engine
     needed = [Path(os.path.abspath(path)) for path in seen if path.exists()]  # noqa: PTH100  # resolve would follow links
-    for address, (version, missing) in sorted(engine.everywhere(tasks.look_around, needed).items()):
+    try:
+        around = engine.everywhere(tasks.look_around, needed)
+    except ImportError as error:
+        engine.close()
+        raise SettingsError(
+            f"scheduler {run.scheduler}: a worker has no slidepipe like this one ({error}). Start the workers in its environment"
+        ) from error
+    for address, (version, missing) in sorted(around.items()):
         if version != slidepipe.__version__:
             problem = f"has slidepipe {version}, this run {slidepipe.__version__}. Install the same on both"
         elif missing:

@@ -17,7 +17,7 @@ from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, 
 from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
-from slidepipe.well import Sample, Spike, WellSlide, discover
+from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
 STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 2, "tables": 3}
@@ -78,9 +78,9 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     except WellError:
         if not stored or any(slide.path.exists() for slide in stored):
             raise
-        return stored, True
+        return _described_anew(well, mpp, stored), True
     if stored and not any(slide.path.exists() for slide in (*slides, *stored)):  # of MIRAX slides, folders may be left
-        return stored, True
+        return _described_anew(well, mpp, stored), True
     ids = {slide.slide_id for slide in slides}
     for slide in slides:
         above, _, name = slide.slide_id.rpartition("/")
@@ -89,6 +89,13 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
                 f"{slide.path}: '{name}' in the folder '{above}' beside a slide '{above}': rename this slide"
             )
     return slides, False
+
+
+def _described_anew(well: Path, mpp: float | None, stored: Sequence[WellSlide]) -> list[WellSlide]:
+    """Slides that are not there, as the options and a ``samples.csv`` in the well's folder describe them now."""
+    if (well / SAMPLES_FILE).is_file():
+        return describe(well, [slide.path for slide in stored], mpp)
+    return [slide if mpp is None else replace(slide, mpp=mpp) for slide in stored]
 
 
 def _known_slide(entry: Mapping[str, Any]) -> WellSlide:
@@ -166,7 +173,7 @@ def plan_slide(
     state = SlideState(slide)
     try:
         if known and known.get("identity") and not slide.path.exists():
-            state.absent, state.identity, state.meta = True, known["identity"], _known_meta(known)
+            state.absent, state.identity, state.meta = True, known["identity"], _known_meta(known, slide.mpp)
         else:
             state.meta = read_meta(slide.path, slide.mpp)
             state.identity = identify_slide(slide.path)
@@ -197,14 +204,14 @@ def plan_slide(
     return state
 
 
-def _known_meta(known: Mapping[str, Any]) -> SlideMeta:
+def _known_meta(known: Mapping[str, Any], mpp: float | None) -> SlideMeta:
     return SlideMeta(
         path=Path(known["path"]),
         vendor=known["vendor"],
         width_px=known["width_px"],
         height_px=known["height_px"],
-        mpp_x=known["mpp_x"],
-        mpp_y=known["mpp_y"],
+        mpp_x=mpp or known["mpp_x"],
+        mpp_y=mpp or known["mpp_y"],
         objective_power=known["objective_power"],
         bounds=Box(*known["bounds"]),
         background=(255, 255, 255),

@@ -160,6 +160,8 @@ class Slide:
                 raise SlideError(f"{path}: no such file. Check the path, or whether the drive is mounted")
             if path.is_dir():
                 raise SlideError(f"{path}: a folder, not a slide. Rename it, or put the scan's file in its place")
+            with path.open("rb"):
+                pass  # OpenSlide would say of a file that it may not read that it is no slide
             if path.suffix.lower() == ".mrxs":
                 check_mirax(path)
         except OSError as error:
@@ -387,6 +389,9 @@ class _Handles(threading.local):
 
 _handles = _Handles()
 
+#: Files that this process has compared with the identity they must have.
+_known_files: set[tuple[Path, str]] = set()
+
 
 def borrow_slide(path: Path, mpp: float | None = None, identity: str = "") -> Slide:
     """The calling thread's open handle for ``path``: opened at first use, the least used of more than two closed.
@@ -397,6 +402,12 @@ def borrow_slide(path: Path, mpp: float | None = None, identity: str = "") -> Sl
     key = (path, mpp, identity)
     slide = _handles.open.get(key)
     if slide is None:
+        if identity and (path, identity) not in _known_files:
+            if identify_slide(path) != identity:
+                raise SlideError(
+                    f"{path}: is not the file that the run was planned with. It was replaced, or 'paths' leads elsewhere"
+                )
+            _known_files.add((path, identity))
         slide = Slide(path, mpp)
         _handles.open[key] = slide
         while len(_handles.open) > _HANDLES_PER_THREAD:

@@ -47,6 +47,13 @@ def is_done(state: SlideState, stage: store.Stage) -> bool:
     return state.job is not None and store.is_done(state.job.folder, stage, state.job.fingerprints[stage])
 
 
+def is_enough(state: SlideState) -> bool:
+    """Whether what is stored of a slide does without its file."""
+    if state.failure or not is_done(state, "boxes"):
+        return bool(state.failure)  # it is lost either way
+    return is_done(state, "embeddings") or (is_done(state, "crops") and _has_pixels(state))
+
+
 def is_finished(state: SlideState) -> bool:
     """Whether nothing is left to do on a slide. One that is partial is looked at again: what was lost may be readable now."""
     if state.job is None or not all(is_done(state, stage) for stage in store.STAGES):

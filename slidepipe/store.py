@@ -63,8 +63,18 @@ def stage_attributes(folder: Path, stage: Stage) -> dict[str, Any]:
 
 
 def is_done(folder: Path, stage: Stage, wanted: str) -> bool:
-    """Whether the stage is published with the fingerprint ``wanted``."""
-    return stage_attributes(folder, stage).get("fingerprint") == wanted
+    """Whether the stage is published with the fingerprint ``wanted``, and its files are all there in their sizes.
+
+    Zarr reads a chunk that is missing as zeros: a stage that lost one must not pass for done.
+    """
+    attributes = stage_attributes(folder, stage)
+    sizes = attributes.get("files")
+    if attributes.get("fingerprint") != wanted or not isinstance(sizes, dict):
+        return False
+    try:
+        return all((folder / stage / name).stat().st_size == size for name, size in sizes.items())
+    except OSError:
+        return False
 
 
 def publish(
@@ -78,7 +88,11 @@ def publish(
     try:
         group = zarr.open_group(part, mode="w-", zarr_format=3)
         write(group)
-        group.attrs.put({**attributes, "fingerprint": wanted})
+        files = {
+            path.relative_to(part).as_posix(): path.stat().st_size for path in sorted(part.rglob("*")) if path.is_file()
+        }
+        del files["zarr.json"]  # which this record is in
+        group.attrs.put({**attributes, "fingerprint": wanted, "files": files})
         _flush_tree(part)
         target = folder / stage
         if target.exists():

@@ -118,6 +118,15 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
     return _assemble(source, root, paths, overrides, mpp)
 
 
+def describe(folder: Path, paths: Sequence[Path], mpp: float | None = None) -> list[WellSlide]:
+    """Slides that once were in a well's folder, as names and ``samples.csv`` describe them now; see :func:`discover`."""
+    root = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve would follow links
+    named = {path.relative_to(root) for path in paths}
+    names = {name.as_posix() for name in named} | {name.with_suffix("").as_posix() for name in named}
+    overrides = {name: row for name, row in _read_samples(folder / SAMPLES_FILE).items() if name in names}
+    return _assemble(folder, root, sorted(paths), overrides, mpp)
+
+
 def _assemble(
     source: Path, root: Path, paths: Sequence[Path], overrides: dict[str, dict[str, str]], mpp: float | None
 ) -> list[WellSlide]:

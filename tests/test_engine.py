@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -8,7 +10,7 @@ import psutil
 import pytest
 
 from slidepipe.engine import Engine, Task, Work
-from slidepipe.errors import RegionError, SettingsError, WorkerDiedError
+from slidepipe.errors import ClusterError, RegionError, SettingsError, WorkerDiedError
 
 
 def square(number: int) -> int:
@@ -153,3 +155,33 @@ def test_a_cluster_started_here_is_seen_by_this_machine_alone() -> None:
         ]
         listening = {place.laddr.ip for place in places if place.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
+
+
+def test_ctrl_c_while_the_cluster_starts_is_heard_and_workers_never_hear_it() -> None:
+    code = (
+        "import os, signal, threading\n"
+        "from slidepipe.engine import Engine, Task\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    try:\n"
+        "        Engine('local', 1)\n"
+        "        print('not heard')\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('heard')\n"
+        "    with Engine('local', 1) as engine:\n"
+        "        (pid,) = set(engine.map([Task(os.getpid, ())]))\n"
+        "        os.kill(pid, signal.SIGKILL)\n"
+        "        print(engine.map([Task(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))]))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert told.stdout.splitlines()[0] == "heard", told.stderr
+    assert "SIGINT" in told.stdout.splitlines()[1]
+
+
+def test_a_cluster_without_workers_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slidepipe.engine._SIZE_EVERY_S", 0.1)
+    monkeypatch.setattr("slidepipe.engine._ALONE_S", 1.0)
+    with Engine("local", 1) as engine:
+        engine._client.cluster.scale(0)
+        with pytest.raises(ClusterError, match="has had no workers for"):
+            engine.map([Task(square, (3,))])

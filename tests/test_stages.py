@@ -65,11 +65,10 @@ def test_another_backbone_and_head_need_no_slides(
     assert "its slides are not there" in caplog.text
     assert not run(well, out, config, **eight).redone
     assert run(well, out, config, **eight, head={"name": "logistic", "alpha": 0.05}).redone
-    # Detection needs pixels: nothing is counted from boxes of other settings.
-    summary = run(well, out, config, **eight, detector={"settings": {"min_size_um": 11.0}})
-    assert len(summary.failed) == 3
-    assert "the slide is not there" in summary.reason
-    assert pd.read_csv(out / "counts.csv")["total"].isna().all()
+    # Detection needs pixels, and so does another scale: the tables stay as they are.
+    for settings in ({"detector": {"settings": {"min_size_um": 11.0}}}, {"mpp": 0.5}):
+        with pytest.raises(ResultsError, match=r"its slides are not there.*not enough for these settings \(3 slides\)"):
+            run(well, out, config, **eight, **settings)
     # With the settings they were stored with, what is stored still does.
     assert run(well, out, config, **eight).exit_status == 0
     assert tables(out) == tables(fresh)
@@ -128,8 +127,8 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
     with pytest.raises(ResultsError, match="has no crop"):
         gone.crop(gone.objects["object_id"][0])
     write_report(none)
-    failed = run(well, none, config, crops="none")
-    assert "what is stored of it is not enough" in failed.reason
+    with pytest.raises(ResultsError, match="not enough for these settings"):
+        run(well, none, config, crops="none")
 
 
 def failing(times: int, when: Callable[[Slide, tuple[Any, ...]], bool]) -> tuple[Any, list[int]]:
@@ -291,3 +290,42 @@ def test_workers_that_see_the_slides_elsewhere_are_told_where(
         run(here / "well", here / "more", config, **{**moved, "paths": {str(here): "/nowhere"}})
     with pytest.raises(SettingsError, match="'relative' is not an absolute path"):
         parse_config({"paths": {"/here": "relative"}}, "test")
+
+
+def test_a_corrected_samples_csv_needs_no_slides(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    out = tmp_path / "results"
+    run(well, out, config)
+    for path in [*well.glob("*.svs"), *well.glob("*.mrxs")]:
+        path.unlink()
+    (well / "samples.csv").write_text(f"slide,depth_m,exclude\n{SLIDES[0]},70,\nlong gone,,yes\n")
+    assert run(well, out, config).redone
+    assert pd.read_csv(out / "counts.csv")["depth_m"].tolist() == [70, 200.5, 300]
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut short"])
+def test_a_stage_that_lost_a_file_is_made_again(well: Path, tmp_path: Path, config: dict[str, Any], harm: str) -> None:
+    out = tmp_path / "results"
+    run(well, out, config)
+    before = tables(out)
+    chunk = store.slide_folder(out, SLIDES[0]) / "embeddings" / "embeddings" / "c" / "0" / "0"
+    if harm == "missing":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(ResultsError, match="Give the same run command again"):
+        Results(out).embedding(f"{SLIDES[0]}:00000")
+    assert run(well, out, config, head={"name": "logistic", "alpha": 0.05}).exit_status == 0
+    run(well, out, config)
+    assert tables(out) == before
+
+
+def test_another_file_under_a_slide_s_name_is_not_counted_for_it(
+    well: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(well, here)
+    shutil.copytree(well, there)
+    drawn.svs(there / f"{SLIDES[0]}.svs", drawn.field(1536, 1536))
+    summary = run(here, tmp_path / "results", config, paths={str(here): str(there)})
+    assert summary.failed == (SLIDES[0],)
+    assert "is not the file that the run was planned with" in summary.reason
