@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -66,6 +67,58 @@ def test_a_run_on_another_machine_is_alive_while_it_writes(tmp_path: Path) -> No
     assert read_status(tmp_path)["state"] == "running"
     store.write_json(tmp_path / ".status.json", {"slides": 4, "finished": 1, "updated": time.time() - 3600})
     assert read_status(tmp_path)["state"] == "cut short"
+
+
+def test_elapsed_and_left_go_on_between_tasks_and_old_news_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = Progress(status=StatusFile(tmp_path))
+    with store.locked(tmp_path), progress.of(PLAN):
+        detected(progress, 5, 0)
+        progress.slide_done("a", None, {})
+        fresh = read_status(tmp_path)
+        assert "no task has ended" not in tell_status(tmp_path, fresh)
+        assert fresh["left_s"] == pytest.approx(5.0, abs=0.5)
+        now = time.time()
+        for later, left in ((3.0, 2.0), (63.0, None)):
+            monkeypatch.setattr("slidepipe.status.time.time", lambda later=later: now + later)
+            status = read_status(tmp_path)
+            assert status["elapsed_s"] == pytest.approx(fresh["elapsed_s"] + later, abs=0.5)
+            assert status["left_s"] == (None if left is None else pytest.approx(left, abs=0.5))
+        told = tell_status(tmp_path, status)
+    assert "1 min 3 s so far, time left not known" in told
+    assert "no task has ended for 1 min 3 s" in told
+
+
+def test_a_process_that_got_the_number_of_a_killed_run_is_not_that_run(tmp_path: Path) -> None:
+    holder = {"pid": os.getpid(), "host": socket.gethostname()}
+    for since, state in ((time.time(), "preparing"), (psutil.Process().create_time() - 60, "cut short")):
+        store.write_json(tmp_path / ".lock.json", {**holder, "since": since})
+        assert read_status(tmp_path)["state"] == state
+    store.write_json(tmp_path / ".lock.json", {**holder, "pid": 2**22 + 1, "since": time.time()})  # beyond any number
+    assert read_status(tmp_path)["state"] == "cut short"
+
+
+def test_a_store_that_a_later_run_changed_and_left_is_not_finished(tmp_path: Path) -> None:
+    folder = store.slide_folder(tmp_path, "a")
+    marks = {stage: f"first {stage}" for stage in store.STAGES}
+    for stage in store.STAGES:
+        store.publish(folder, stage, marks[stage], {}, lambda group: None)
+    entries = [
+        {"slide_id": "a", "status": "ok", "fingerprints": marks},
+        {"slide_id": "b", "status": "failed"},  # has nothing in the store
+    ]
+    store.write_json(
+        tmp_path / "manifest.json",
+        {"slidepipe": "t", "written": "2026-01-01", "tables": "x", "objects": 0, "accepted": 0, "slides": entries},
+    )
+    assert read_status(tmp_path)["state"] == "finished"
+    store.publish(folder, "embeddings", "of another backbone", {}, lambda group: None)
+    status = read_status(tmp_path)
+    assert (status["state"], status["changed"]) == ("cut short", ["a"])
+    told = tell_status(tmp_path, status)
+    assert told.startswith("cut short: settings changed since the tables were written (2026-01-01)")
+    assert "give the run command again" in told
 
 
 def test_where_no_run_has_been_that_is_said(tmp_path: Path) -> None:
