@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -32,7 +32,10 @@ class StageWork:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run starts from: slides of the well, how many of them are finished already, and the detection ahead."""
+    """What a run starts from: slides of the well, how many of them have no work ahead, and the detection ahead.
+
+    ``failed``: slide_id and reason of those that could not be opened, which ``finished`` counts too.
+    """
 
     slides: int
     finished: int
@@ -40,6 +43,7 @@ class RunPlan:
     megapixels: float
     threads: int
     dashboard: str | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 class Progress:
@@ -61,15 +65,16 @@ class Progress:
         self._started = monotonic()
         self._stages = {stage: StageWork() for stage in UNITS}
         self._stages["detect"].planned = plan.blocks
-        self._found = self._ended = 0
-        self._failed: list[str] = []
+        self._before = plan.finished - len(plan.failed)
+        self._found = self._ended = self._analysed = 0
+        self._failed: dict[str, None] = {}
 
     @contextlib.contextmanager
     def of(self, plan: RunPlan) -> Iterator[None]:
         """Tell of the run while it is under way."""
         self._begin(plan)
         todo = plan.slides - plan.finished
-        told: dict[str, Any] = {"slides": plan.slides, "finished": plan.finished, "megapixels": round(plan.megapixels)}
+        told: dict[str, Any] = {"slides": plan.slides, "finished": self._before, "megapixels": round(plan.megapixels)}
         if plan.dashboard:
             told["dashboard"] = plan.dashboard
         where = f"; Dask dashboard: {plan.dashboard}" if plan.dashboard else ""
@@ -92,6 +97,8 @@ class Progress:
             )
         }
         self._bars["detect"].total = plan.blocks
+        for slide_id, reason in plan.failed.items():
+            self._slide_ended(slide_id, reason, {})
         self._tell(now=True)
         try:
             yield
@@ -126,12 +133,20 @@ class Progress:
 
     def slide_done(self, slide_id: str, failure: str | None, facts: Mapping[str, Any]) -> None:
         """Count a slide and say how it ended: a line each. ``facts``: objects, area_mm2, lost_mm2, seconds."""
+        self._slide_ended(slide_id, failure, facts)
+        if "slides" in self._bars:
+            self._bars["slides"].update(1)
+        self._tell(now=True)
+
+    def _slide_ended(self, slide_id: str, failure: str | None, facts: Mapping[str, Any]) -> None:
         self._ended += 1
-        place = f"[{self._plan.finished + self._ended}/{self._plan.slides}] {slide_id}"
+        place = f"[{self._before + self._ended}/{self._plan.slides}] {slide_id}"
         if failure:
-            self._failed.append(slide_id)
+            self._failed[slide_id] = None
             status, line = "failed", f"{place}: failed: {failure}"
         else:
+            self._analysed += 1
+            self._failed.pop(slide_id, None)
             lost = float(facts.get("lost_mm2") or 0)
             status = "partial" if lost or facts.get("lost_crops") else "ok"
             line = f"{place}: {facts.get('objects', 0)} objects on {float(facts.get('area_mm2') or 0):.1f} mm2"
@@ -140,14 +155,10 @@ class Progress:
             line += f" ({float(facts.get('seconds') or 0):.0f} s)"
         told = {"slide_id": slide_id, "status": status, **facts, **({"reason": failure} if failure else {})}
         logger.info("%s", line, extra={"event": "slide", "facts": told})
-        if "slides" in self._bars:
-            self._bars["slides"].update(1)
-        self._tell(now=True)
 
     def retrying(self, count: int) -> None:
-        """``count`` slides that failed are tried once more."""
+        """``count`` slides that failed are tried once more. They are told of as failed until one of them passes."""
         self._ended -= count
-        self._failed.clear()
         logger.info(
             "%d failed, tried once more", count, extra={"event": "retry", "facts": {"slides": count}}
         )  # fmt: skip
@@ -185,8 +196,8 @@ class Progress:
         self._status.write(
             {
                 "slides": self._plan.slides,
-                "finished": self._plan.finished + self._ended - len(self._failed),
-                "failed": self._failed,
+                "finished": self._before + self._analysed,
+                "failed": list(self._failed),
                 "elapsed_s": round(elapsed, 1),
                 "left_s": None if left is None else round(left, 1),
                 "dashboard": self._plan.dashboard,

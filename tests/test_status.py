@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import socket
@@ -59,6 +60,31 @@ def test_another_terminal_is_told_how_the_run_fares(tmp_path: Path) -> None:
     assert f"running (process {os.getpid()} on {socket.gethostname()}): 2 of 4 slides finished, 1 failed" in told
     assert "detect 5 of 10 blocks known" in told
     assert "Dask dashboard: http://127.0.0.1:1/status" in told
+
+
+def test_slides_that_failed_are_told_of_from_the_opening_on_and_never_counted_as_finished(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "slidepipe.run")
+    progress = Progress(status=StatusFile(tmp_path))
+    plan = RunPlan(slides=5, finished=2, blocks=0, megapixels=0.0, threads=1, failed={"bad": "not a slide"})
+
+    def counted() -> tuple[int, list[str]]:
+        status = read_status(tmp_path)
+        return status["finished"], status["failed"]
+
+    with store.locked(tmp_path), progress.of(plan):
+        assert counted() == (1, ["bad"])
+        progress.slide_done("a", None, {})
+        progress.slide_done("b", "torn", {})
+        progress.slide_done("c", "away", {})
+        assert counted() == (2, ["bad", "b", "c"])
+        progress.retrying(1)
+        progress.slide_done("c", None, {})
+        assert counted() == (3, ["bad", "b"])
+    lines = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "slide"]
+    assert lines[0] == "[2/5] bad: failed: not a slide"
+    assert lines[-1].startswith("[5/5] c: 0 objects")
 
 
 def test_a_run_on_another_machine_is_alive_while_it_writes(tmp_path: Path) -> None:
