@@ -13,7 +13,7 @@ import click
 from slidepipe import __version__
 from slidepipe.check_command import check
 from slidepipe.errors import SlidepipeError
-from slidepipe.logs import speak
+from slidepipe.logs import LogFormat, speak, wanted_format
 
 EXISTING = click.Path(path_type=Path)
 
@@ -23,19 +23,30 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **keywords: Any) -> Any:
         """Run the command line; click's own complaints are one line too."""
+        given = args[0] if args else keywords.get("args")
+        log_format = wanted_format(sys.argv[1:] if given is None else list(given))
+        speak(log_format, logging.WARNING)
         try:
-            status = super().main(*args, **{**keywords, "standalone_mode": False})
+            status = super().main(*args, **{**keywords, "obj": log_format, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx is not None else "slidepipe"
             message = " ".join(error.format_message().split()).rstrip(".")
-            click.echo(f"slidepipe: {message}. See '{command} --help'", err=True)
+            _complain(f"{message}. See '{command} --help'", "error")
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(130)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def make_context(self, *args: Any, **keywords: Any) -> click.Context:
+        """Parse the arguments; whoever stops the command that early gets the same line as later."""
+        try:
+            return super().make_context(*args, **keywords)
+        except KeyboardInterrupt:
+            _complain("stopped before it began", "stopped")
+            sys.exit(130)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -58,9 +69,10 @@ def _complain(message: str, event: str) -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="slidepipe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+@click.pass_obj
+def main(log_format: LogFormat | None, /, debug: bool) -> None:
     """From a folder of palynology slide scans to fossil counts per genus and depth."""
-    speak("text", logging.DEBUG if debug else logging.WARNING)
+    speak(log_format or "text", logging.DEBUG if debug else logging.WARNING)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:

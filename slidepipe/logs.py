@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -35,6 +36,19 @@ class _Stderr(logging.Handler):
             print(self.format(record), file=sys.stderr)  # noqa: T201  # this is where lines go out
         else:
             tqdm.tqdm.write(self.format(record), file=sys.stderr)
+
+
+def wanted_format(arguments: Sequence[str]) -> LogFormat:
+    """The form that a command line asks for, seen before it is parsed: what is wrong with it is told in that form too."""
+    asked = "text"
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option == "--":
+            break
+        if option == "--log-format":
+            asked = value
+        elif option.startswith("--log-format="):
+            asked = option.partition("=")[2]
+    return "json" if asked == "json" else "text"
 
 
 def speak(log_format: LogFormat, level: int) -> None:

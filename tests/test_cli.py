@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from slidepipe.cli import main
+from slidepipe.logs import wanted_format
 from tests import drawn
 
 
@@ -90,6 +92,36 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert message in output
     assert output.startswith("slidepipe: ")
     assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "w", "--log-format", "json"], "Missing option '--out'"),
+        (["run", "w", "--log-format=json", "--out", "o", "--alpha", "x"], "not a valid float"),
+        (["run", "w", "--out", "o", "--log-format", "json", "--nope"], "No such option"),
+    ],
+)
+def test_where_json_is_asked_for_a_usage_error_is_json_too(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["event"] == "error"
+    assert message in line["message"]
+    assert wanted_format(["run", "--log-format", "json", "--log-format", "text"]) == "text"
+    assert wanted_format(["run", "--", "--log-format", "json"]) == "text"
+
+
+@pytest.mark.parametrize("where", ["slidepipe.cli.click.Group.make_context", "slidepipe.config.load_config"])
+def test_where_json_is_asked_for_an_early_stop_is_json_too(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, stop)
+    done = CliRunner().invoke(main, ["run", "w", "--out", "o", "--log-format", "json"])
+    assert done.exit_code == 130
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["event"] == "stopped"
 
 
 def test_info_says_what_is_seen(colour_well: Path, tmp_path: Path) -> None:
