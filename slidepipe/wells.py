@@ -4,92 +4,123 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from slidepipe import store
 from slidepipe.config import Config
-from slidepipe.errors import SlidepipeError, WellError
+from slidepipe.errors import ResultsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
-from slidepipe.manifest import RunSummary
+from slidepipe.manifest import MANIFEST, RunSummary
 from slidepipe.progress import Progress
 from slidepipe.status import StatusFile
 
 logger = logging.getLogger("slidepipe.run")
 
 SUMMARY = "wells.csv"
+_COLUMNS = ("well", "results", "status", "slides", "failed", "partial", "objects", "accepted", "reason")
 
 
 @dataclass(frozen=True)
 class WellOutcome:
-    """How the run of one well ended: a summary, or what was wrong with its input."""
+    """How the run of one well ended: a summary, or what was wrong. ``refused``: that was its input or the settings."""
 
     source: Path
     out: Path
     summary: RunSummary | None
     error: str = ""
+    refused: bool = False
 
     @property
     def status(self) -> str:
-        """``ok``, ``incomplete`` (some slides failed or are partial) or ``refused`` (bad input: nothing was run)."""
+        """``ok``, ``incomplete`` (some slides failed or are partial), ``refused`` (bad input) or ``error`` (anything else)."""
         if self.summary is None:
-            return "refused"
+            return "refused" if self.refused else "error"
         return "incomplete" if self.summary.exit_status else "ok"
 
 
-def find_wells(source: Path) -> list[Path]:
+def find_wells(source: Path, out: Path | None = None) -> list[Path]:
     """The wells below a folder (its own folders, those with a dot left out), or those that a list file names, a path a line.
 
+    Args:
+        source: the folder, or the list.
+        out: a folder of results, which is no well wherever it lies.
+
     Raises:
-        WellError: there are none, or two would get the same RESULTS folder.
+        WellError: there are none, they cannot be listed, or two would get the same RESULTS folder.
     """
-    if source.is_dir():
-        wells = sorted(
-            entry
-            for entry in source.iterdir()
-            # A MIRAX slide's data is no well, and neither is a RESULTS folder.
-            if entry.is_dir()
-            and not entry.name.startswith(".")
-            and not entry.with_name(entry.name + ".mrxs").exists()
-            and not (entry / "manifest.json").exists()
-        )
-        if not wells:
-            raise WellError(f"{source}: no folders in it. --each takes a folder that holds a folder for each well")
-    elif source.is_file():
-        try:
-            lines = source.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise WellError(f"{source}: cannot be read as a list of wells ({error}). Write one path a line") from error
-        wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        wells = [Path(os.path.abspath(source.parent / line)) for line in wanted]  # noqa: PTH100  # resolve would follow links
-        if not wells:
-            raise WellError(f"{source}: no wells in this list. Write one path a line")
-    else:
-        raise WellError(f"{source}: no such file or folder. --each takes a folder of wells, or a list of them")
-    named: dict[str, Path] = {}
-    for well in wells:
-        other = named.setdefault(well.stem if well.is_file() else well.name, well)
-        if other != well:
-            raise WellError(f"{other} and {well}: both would write to the same folder of results. Rename one")
+    try:
+        if source.is_dir():
+            wells = sorted(entry for entry in source.iterdir() if _is_well(entry, out))
+            if not wells:
+                raise WellError(f"{source}: no folders in it. --each takes a folder that holds a folder for each well")
+        elif source.is_file():
+            wells = _read_list(source)
+        else:
+            raise WellError(f"{source}: no such file or folder. --each takes a folder of wells, or a list of them")
+        named: dict[str, Path] = {}
+        for well in wells:
+            other = named.setdefault(_results_name(well), well)
+            if other != well:
+                raise WellError(f"{other} and {well}: both would write to the same folder of results. Rename one")
+    except OSError as error:
+        raise WellError(
+            f"{error.filename or source}: cannot be read ({error.strerror or error}). Mend its permissions, or the disk"
+        ) from error
     return list(dict.fromkeys(wells))
+
+
+def _is_well(entry: Path, out: Path | None) -> bool:
+    """Whether a folder of a survey is a well. A MIRAX slide's data is none, and neither is a folder of results."""
+    if not entry.is_dir() or entry.name.startswith(".") or entry.with_name(entry.name + ".mrxs").exists():
+        return False
+    if out is not None and entry.resolve() == out.resolve():
+        return False
+    try:
+        return not any((entry / name).exists() for name in (MANIFEST, SUMMARY))
+    except PermissionError:  # it gets a row that says so, and the others are run
+        return True
+
+
+def _read_list(source: Path) -> list[Path]:
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WellError(f"{source}: cannot be read as a list of wells ({error}). Write one path a line") from error
+    wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not wanted:
+        raise WellError(f"{source}: no wells in this list. Write one path a line")
+    return [Path(os.path.abspath(source.parent / line)) for line in wanted]  # noqa: PTH100  # resolve would follow links
+
+
+def _results_name(well: Path) -> str:
+    return well.stem if well.is_file() else well.name
 
 
 def run_wells(source: Path, out: Path, config: Config, progress: Callable[[StatusFile], Progress]) -> list[WellOutcome]:
     """Count the fossils of each well, see :func:`~slidepipe.flow.run_well`, and write ``wells.csv``.
 
-    A well that cannot be run as it is does not keep the others from being run (unless ``run.on_error`` is ``stop``).
+    A well that cannot be run, whatever the reason, does not keep the others from being run (unless ``run.on_error`` is
+    ``stop``). Rows of wells that an earlier run was given stay in ``wells.csv`` until the well is reached again.
 
     Args:
         source: see :func:`find_wells`.
         out: holds a RESULTS folder for each well, named after it.
         config: the settings of all.
         progress: makes what hears of one well's work.
+
+    Raises:
+        WellError: see :func:`find_wells`.
+        ResultsError: ``wells.csv`` cannot be written.
     """
     outcomes: list[WellOutcome] = []
-    wells = find_wells(source)
+    wells = find_wells(source, out)
+    rows = _read_summary(out / SUMMARY)
+    _write_summary(out, rows)  # before the night rather than after it
+    unwritten: ResultsError | None = None
     for number, well in enumerate(wells, start=1):
-        results = out / (well.stem if well.is_file() else well.name)
+        results = out / _results_name(well)
         logger.info(
             "well %d of %d: %s", number, len(wells), well, extra={"event": "well", "facts": {"well": str(well)}}
         )
@@ -98,26 +129,68 @@ def run_wells(source: Path, out: Path, config: Config, progress: Callable[[Statu
         except SlidepipeError as error:
             if config.run.on_error == "stop":
                 raise
-            outcome = WellOutcome(well, results, None, str(error))
+            outcome = WellOutcome(well, results, None, str(error), refused=True)
             logger.warning("%s", error)
+        except Exception as error:
+            if config.run.on_error == "stop":
+                raise
+            # Something is wrong with slidepipe, a plugin or the machine; the other wells may still come out well.
+            outcome = WellOutcome(well, results, None, " ".join(f"{type(error).__name__}: {error}".split()))
+            logger.error("%s: %s", well, outcome.error, extra={"event": "error", "facts": {"well": str(well)}})
+            logging.getLogger(__name__).debug("%s", well, exc_info=error)  # heard with --debug alone
         outcomes.append(outcome)
+        rows[results.name] = _row(outcome)
         # After each: whoever looks in the morning finds what the night has done.
-        out.mkdir(parents=True, exist_ok=True)
-        store.write_text(out / SUMMARY, _summary_csv(outcomes))
+        try:
+            _write_summary(out, rows)
+            unwritten = None
+        except ResultsError as error:
+            unwritten = error  # it may be open in a spreadsheet now, and not at the next well
+            logger.warning("%s", error)
+    if unwritten is not None:
+        raise unwritten
     return outcomes
 
 
-def _summary_csv(outcomes: Sequence[WellOutcome]) -> str:
+def _row(outcome: WellOutcome) -> dict[str, str]:
+    summary = outcome.summary
+    row = {"well": str(outcome.source), "results": str(outcome.out), "status": outcome.status, "reason": outcome.error}
+    if summary is not None:
+        row |= {
+            "slides": str(summary.slides),
+            "failed": str(len(summary.failed)),
+            "partial": str(len(summary.partial)),
+            "objects": str(summary.objects),
+            "accepted": str(summary.accepted),
+            "reason": summary.reason,
+        }
+    return row
+
+
+def _read_summary(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of earlier runs, by the name of the well's RESULTS folder, which stays when survey and results are moved."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            rows, columns = list(table), table.fieldnames or ()
+    except (FileNotFoundError, NotADirectoryError):  # the latter is for the writing to tell of
+        return {}
+    except (OSError, ValueError, csv.Error) as error:
+        raise ResultsError(f"{path}: cannot be read ({error}). Remove it, or give another --out") from error
+    if not set(_COLUMNS) <= set(columns):
+        raise ResultsError(f"{path}: not a table of wells that slidepipe wrote. Remove it, or give another --out")
+    return {Path(row["results"]).name: {name: row[name] or "" for name in _COLUMNS} for row in rows if row["results"]}
+
+
+def _write_summary(out: Path, rows: Mapping[str, Mapping[str, str]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["well", "results", "status", "slides", "failed", "partial", "objects", "accepted", "reason"])
-    for outcome in outcomes:
-        summary = outcome.summary
-        numbers: list[object] = ["", "", "", "", ""]
-        if summary is not None:
-            numbers = [
-                summary.slides, len(summary.failed), len(summary.partial), summary.objects, summary.accepted,
-            ]  # fmt: skip
-        reason = outcome.error or (summary.reason if summary is not None else "")
-        writer.writerow([str(outcome.source), str(outcome.out), outcome.status, *numbers, reason])
-    return text.getvalue()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows.values())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        store.write_text(out / SUMMARY, text.getvalue())
+    except OSError as error:
+        raise ResultsError(
+            f"{out / SUMMARY}: cannot be written ({error.strerror or error}). Mend the folder, or give another --out"
+        ) from error

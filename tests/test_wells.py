@@ -1,14 +1,21 @@
 import csv
+import itertools
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from slidepipe import store, wells
 from slidepipe.cli import main
-from slidepipe.errors import WellError
+from slidepipe.errors import ResultsError, WellError
+from slidepipe.manifest import RunSummary
+from slidepipe.progress import Progress
 from slidepipe.wells import find_wells
 from tests import drawn
 
@@ -73,10 +80,20 @@ def test_each_well_gets_its_own_results_and_one_row(survey: Path, tmp_path: Path
 
 
 def test_a_list_names_the_wells_and_on_error_stop_stops(survey: Path, tmp_path: Path, config: Path) -> None:
-    wells = tmp_path / "wells.txt"
-    wells.write_text("# two wells\nsurvey/7_8-9\nsurvey/1_2-3\n")
-    assert [well.name for well in find_wells(wells)] == ["7_8-9", "1_2-3"]
-    command = ["run", str(wells), "--each", "--out", str(tmp_path / "r"), "--config", str(config), "--on-error", "stop"]
+    listed = tmp_path / "wells.txt"
+    listed.write_text("# two wells\nsurvey/7_8-9\nsurvey/1_2-3\n")
+    assert [well.name for well in find_wells(listed)] == ["7_8-9", "1_2-3"]
+    command = [
+        "run",
+        str(listed),
+        "--each",
+        "--out",
+        str(tmp_path / "r"),
+        "--config",
+        str(config),
+        "--on-error",
+        "stop",
+    ]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 2
     assert "no slides in this folder" in done.stderr
@@ -96,6 +113,149 @@ def test_wells_that_cannot_be_told_apart_or_are_not_there_are_refused(tmp_path: 
     ):
         with pytest.raises(WellError, match=message):
             find_wells(source)
+
+
+class _Config:
+    """The one setting that is looked at where the run itself is played."""
+
+    def __init__(self, on_error: str = "continue") -> None:
+        self.run = SimpleNamespace(on_error=on_error)
+
+
+def played(monkeypatch: pytest.MonkeyPatch, ends: Mapping[str, BaseException | None]) -> None:
+    """Let the run of a well end as told, by the well's name."""
+
+    def run(well: Path, out: Path, *others: object) -> RunSummary:
+        error = ends.get(well.name)
+        if error is not None:
+            raise error
+        return RunSummary(out, 1, (), (), 7, 5, redone=True)
+
+    monkeypatch.setattr(wells, "run_well", run)
+
+
+def run_all(source: Path, out: Path, on_error: str = "continue") -> list[str]:
+    config: Any = _Config(on_error)
+    return [outcome.status for outcome in wells.run_wells(source, out, config, lambda status: Progress())]
+
+
+def folders(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+    return root
+
+
+def test_whatever_happens_to_one_well_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey, out = folders(tmp_path / "s", "a", "b", "c", "d"), tmp_path / "r"
+    ends = {"a": KeyError("well"), "b": PermissionError(13, "Permission denied", "b"), "c": WellError("c: no slides")}
+    played(monkeypatch, ends)
+    assert run_all(survey, out) == ["error", "error", "refused", "ok"]
+    table = rows(out / "wells.csv")
+    assert [row["status"] for row in table] == ["error", "error", "refused", "ok"]
+    assert table[0]["reason"] == "KeyError: 'well'"
+    assert table[1]["reason"].startswith("PermissionError: ")
+    with pytest.raises(KeyError):
+        run_all(survey, tmp_path / "other", "stop")
+
+
+def test_an_unforeseen_error_is_exit_status_1(
+    survey: Path, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played(monkeypatch, {"1_2-3": KeyError("x"), "4_5-6": KeyError("x"), "7_8-9": KeyError("x")})
+    command = ["run", str(survey), "--each", "--out", str(tmp_path / "r"), "--config", str(config)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "3 wells: 3 error" in done.stdout
+    assert "1_2-3: KeyError: 'x'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_results_below_the_survey_are_no_wells(tmp_path: Path) -> None:
+    survey = folders(tmp_path / "s", "a", "begun", "results", "one", "a_slide")
+    (survey / "results" / "wells.csv").write_text("well\n")
+    (survey / "one" / "manifest.json").write_text("{}")
+    (survey / "a_slide.mrxs").write_text("")
+    assert [well.name for well in find_wells(survey, survey / "begun")] == ["a"]
+
+
+def test_rows_of_earlier_nights_stay_until_their_well_is_reached_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey, out = folders(tmp_path / "s", "a", "b"), tmp_path / "r"
+    played(monkeypatch, {"b": WellError("b: no slides")})
+    run_all(survey, out)
+    (tmp_path / "b.txt").write_text("s/b\n")
+    (tmp_path / "c.txt").write_text("s/c\n")
+    played(monkeypatch, {})
+    run_all(tmp_path / "b.txt", out)
+    run_all(tmp_path / "c.txt", out)
+    assert [(Path(row["well"]).name, row["status"], row["objects"], row["reason"]) for row in rows(out / "wells.csv")] == [
+        ("a", "ok", "7", ""), ("b", "ok", "7", ""), ("c", "ok", "7", ""),
+    ]  # fmt: skip
+    played(monkeypatch, {"a": KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        run_all(survey, out)
+    assert len(rows(out / "wells.csv")) == 3
+
+
+def test_a_table_or_folder_that_cannot_be_used_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = folders(tmp_path / "s", "a")
+    played(monkeypatch, {"a": AssertionError("was run")})
+    (tmp_path / "file").write_text("")
+    folders(tmp_path / "taken", "wells.csv")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "wells.csv").write_text("name,uwi\na,1\n")
+    for out, message in (
+        ("file/below", "wells.csv: cannot be written"),
+        ("taken", "wells.csv: cannot be read"),
+        ("foreign", "not a table of wells that slidepipe wrote"),
+    ):
+        with pytest.raises(ResultsError, match=message):
+            run_all(survey, tmp_path / out, "stop")
+    assert (tmp_path / "foreign" / "wells.csv").read_text() == "name,uwi\na,1\n"
+
+
+def test_a_table_that_cannot_be_written_for_a_while_ends_no_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey, out = folders(tmp_path / "s", "a", "b"), tmp_path / "r"
+    played(monkeypatch, {})
+    write, calls = store.write_text, itertools.count(1)
+
+    def blocked(times: set[int]) -> Callable[[Path, str], None]:
+        def attempt(path: Path, text: str) -> None:
+            if next(calls) in times:
+                raise PermissionError(13, "Permission denied", str(path))
+            write(path, text)
+
+        return attempt
+
+    monkeypatch.setattr(store, "write_text", blocked({2}))
+    assert run_all(survey, out) == ["ok", "ok"]
+    assert len(rows(out / "wells.csv")) == 2
+    monkeypatch.setattr(store, "write_text", blocked({6}))
+    with pytest.raises(ResultsError, match=r"wells.csv: cannot be written \(Permission denied\)"):
+        run_all(survey, out)
+
+
+def test_a_survey_that_cannot_be_read_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    folders(tmp_path, "locked", "open")
+    exists = Path.exists
+
+    def exists_unless_locked(path: Path) -> bool:
+        return refuse(path) if path.parent.name == "locked" else exists(path)
+
+    with monkeypatch.context() as patch:  # one folder among others is told of in its own row
+        patch.setattr(Path, "exists", exists_unless_locked)
+        assert [well.name for well in find_wells(tmp_path)] == ["locked", "open"]
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(WellError, match=r"cannot be read \(Permission denied\)"):
+        find_wells(tmp_path)
 
 
 def test_the_run_speaks_json_a_line_an_event(survey: Path, tmp_path: Path, config: Path) -> None:
