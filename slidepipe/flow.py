@@ -232,6 +232,7 @@ def _process(
     plan = RunPlan(
         slides=len(states),
         finished=len(states) - len(pending),
+        failed={state.slide.slide_id: state.failure for state in states if state.failure},
         blocks=sum(ahead.values()),
         megapixels=sum(
             state.meta.bounds.width * state.meta.bounds.height * 1e-6

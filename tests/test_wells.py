@@ -272,9 +272,10 @@ def test_the_run_speaks_json_a_line_an_event(survey: Path, tmp_path: Path, confi
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["started", "slide"]
+    assert [line["event"] for line in lines] == ["started", "slide", "slide"]
     assert lines[0]["slides"] == 2
-    assert {key: lines[1][key] for key in ("slide_id", "status", "objects")} == {
+    assert (lines[1]["slide_id"], lines[1]["status"]) == ("4_5-6 9 mC", "failed")
+    assert {key: lines[2][key] for key in ("slide_id", "status", "objects")} == {
         "slide_id": "4_5-6 5 mC", "status": "ok", "objects": 1,
     }  # fmt: skip
     refused = CliRunner().invoke(main, [*command[:1], str(survey / "7_8-9"), *command[2:]])
