@@ -4,7 +4,6 @@ import errno
 import functools
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,6 +43,7 @@ from slidepipe.reference import (
     load_cached,
     save_cached,
 )
+from slidepipe.relocate import absolute
 from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
@@ -172,7 +172,7 @@ def _start_engine(config: Config, seen: Sequence[Path]) -> Engine:
     )
     if run.scheduler in ("local", "threads") and not config.paths:
         return engine
-    needed = [Path(os.path.abspath(path)) for path in seen if path.exists()]  # noqa: PTH100  # resolve would follow links
+    needed = [absolute(path) for path in seen if path.exists()]
     try:
         around = engine.everywhere(tasks.look_around, needed)
     except ImportError as error:
@@ -202,7 +202,7 @@ def _check_before_work(
     """
     if engine is not None:
         check_images(folder)
-        root = Path(os.path.abspath(folder.root))  # noqa: PTH100  # resolve would follow links
+        root = absolute(folder.root)
         engine.map([Task(tasks.embed_reference_part, (embed, root, folder.files[:1]), gpu=True)])
     # What a head can refuse are its settings, alpha, and how many references the genera have: any embeddings will do.
     drawn = np.random.default_rng(0).normal(size=(len(folder.files), 8)).astype(np.float32)
@@ -215,7 +215,7 @@ def _create_head(head: PluginSpec) -> Head:
 
 def _embed_reference(folder: ImageFolder, embed: EmbedSpec, fingerprint: str, engine: Engine) -> ReferenceSet:
     starts = range(0, len(folder.files), _REFERENCE_PART)
-    root = Path(os.path.abspath(folder.root))  # noqa: PTH100  # resolve would follow links
+    root = absolute(folder.root)
     parts = engine.map(
         Task(tasks.embed_reference_part, (embed, root, folder.files[start : start + _REFERENCE_PART]), gpu=True)
         for start in starts

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from slidepipe.config import Config
 from slidepipe.errors import ResultsError
 from slidepipe.plan import SlideState
 from slidepipe.reference import ImageFolder
+from slidepipe.relocate import absolute
 from slidepipe.well import WellSlide
 
 MANIFEST = "manifest.json"
@@ -132,7 +132,7 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
     wells = ", ".join(sorted(set(before.values())))
     # A well's name that was mistyped and is mended: the slides themselves are the same.
     files = {entry["slide_id"]: entry["path"] for entry in known}
-    same = any(files.get(slide.slide_id) == os.path.abspath(slide.path) for slide in slides)  # noqa: PTH100  # links stay
+    same = any(files.get(slide.slide_id) == str(absolute(slide.path)) for slide in slides)
     if not same and not set(before.values()) & set(now.values()):
         raise ResultsError(f"{out}: holds the results of another well ({wells}). Give another --out")
     if not set(before) & set(now):
@@ -155,7 +155,7 @@ def write_manifest(
     manifest = {
         "slidepipe": slidepipe.__version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "well": os.path.abspath(well),  # noqa: PTH100  # resolve would follow links
+        "well": str(absolute(well)),
         "settings": json.loads(config.model_dump_json()),
         "backbone": {**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
         "reference": dict(reference),
@@ -181,7 +181,7 @@ def _slide_entry(state: SlideState) -> dict[str, Any]:
     slide, meta = state.slide, state.meta
     entry: dict[str, Any] = {
         "slide_id": slide.slide_id,
-        "path": os.path.abspath(slide.path),  # noqa: PTH100  # resolve would follow links
+        "path": str(absolute(slide.path)),
         "sample_id": slide.sample.sample_id,
         "well": slide.sample.well,
         "depth_m": None if slide.sample.depth_m is None else float(slide.sample.depth_m),

@@ -1,7 +1,6 @@
 """Planning: what each slide needs, checked before any work starts, and the fingerprint that each of its stages must carry."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -15,6 +14,7 @@ from slidepipe.crops import CropSpec
 from slidepipe.embed import local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
+from slidepipe.relocate import absolute
 from slidepipe.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
@@ -71,7 +71,7 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     Raises:
         WellError: as :func:`~slidepipe.well.discover`, or two slides whose stores would lie in each other.
     """
-    known = manifest.get("slides", []) if manifest.get("well") == os.path.abspath(well) else []  # noqa: PTH100  # links stay
+    known = manifest.get("slides", []) if manifest.get("well") == str(absolute(well)) else []
     stored = [_known_slide(entry) for entry in known]
     try:
         slides = discover(well, mpp)
@@ -145,15 +145,15 @@ def _spec(
     spec = PluginSpec(
         base + colon + str(_absolute(argument)),
         json.dumps({key: _absolute(value) for key, value in settings.items()}, sort_keys=True),
-        None if weights is None else Path(os.path.abspath(weights)),  # noqa: PTH100  # resolve would follow links
-        tuple(Path(os.path.abspath(file)) for file in config.plugins),  # noqa: PTH100  # as above
+        None if weights is None else absolute(weights),
+        tuple(absolute(file) for file in config.plugins),
     )
     return replace(spec, digest=store.fingerprint(plugin_identity(kind, spec)))
 
 
 def _absolute(value: Any) -> Any:
     is_file = isinstance(value, str) and value and Path(value).is_file()
-    return os.path.abspath(value) if is_file else value  # noqa: PTH100  # resolve would follow links
+    return str(absolute(value)) if is_file else value
 
 
 def plan_slide(
@@ -190,10 +190,10 @@ def plan_slide(
     )
     state.job = SlideJob(
         slide_id=slide.slide_id,
-        path=Path(os.path.abspath(slide.path)),  # noqa: PTH100  # resolve would follow links, and lose a MIRAX slide's folder
+        path=absolute(slide.path),
         identity=state.identity,
         mpp=slide.mpp,
-        folder=store.slide_folder(Path(os.path.abspath(out)), slide.slide_id),  # noqa: PTH100  # as above
+        folder=store.slide_folder(absolute(out), slide.slide_id),
         detector=detector,
         crops=crops,
         embed=embed,

@@ -1,9 +1,15 @@
 """Paths as the workers see them: a folder may be mounted elsewhere on the machines that do the work."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
+
+
+def absolute(path: Path | str) -> Path:
+    """The path from the root on, without ".."; links stay as they are, as a MIRAX slide's folder lies beside its link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  # resolve would follow links
 
 
 def relocate(value: Any, paths: Mapping[str, str]) -> Any:

@@ -137,8 +137,8 @@ class Results:
 
     def crop_reader(self, slide_id: str) -> store.CropReader:
         """The stored crops of a slide, by row of the object table."""
-        self._check_slide(slide_id)
-        if slide_id not in self._readers:
+        if slide_id not in self._readers:  # looked at once: pictures are asked for by the thousand
+            self._check_slide(slide_id)
             self._readers[slide_id] = store.CropReader(store.slide_folder(self.path, slide_id))
         return self._readers[slide_id]
 

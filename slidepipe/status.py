@@ -58,7 +58,7 @@ def read_status(results: Path) -> dict[str, Any]:
     """
     if not results.is_dir():
         raise ResultsError(f"{results}: no such folder. Give the folder that a run was given with --out")
-    holder, status, manifest = store.read_holder(results), _read(results / _FILE), read_manifest(results)
+    holder, status, manifest = store.read_holder(results), store.read_json(results / _FILE), read_manifest(results)
     if not (holder or status or manifest or (results / "slides").is_dir()):
         raise ResultsError(f"{results}: no run has been here. Give the folder that a run was given with --out")
     if holder and _is_alive(holder, status):
@@ -152,11 +152,3 @@ def _is_changed(results: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the store holds something else of a slide than the tables were made from. Of one that failed they hold nothing."""
     wanted, folder = entry.get("fingerprints") or {}, store.slide_folder(results, entry["slide_id"])
     return any(not store.is_done(folder, stage, wanted[stage]) for stage in store.STAGES if stage in wanted)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -47,6 +47,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none or it cannot be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def slide_folder(results: Path, slide_id: str) -> Path:
     """The Zarr group of one slide."""
     return results / "slides" / slide_id
@@ -54,11 +63,7 @@ def slide_folder(results: Path, slide_id: str) -> Path:
 
 def stage_attributes(folder: Path, stage: Stage) -> dict[str, Any]:
     """The attributes of a published stage; empty where it is not published or its record cannot be read."""
-    try:
-        record = json.loads((folder / stage / "zarr.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    attributes = record.get("attributes") if isinstance(record, dict) else None
+    attributes = read_json(folder / stage / "zarr.json").get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
@@ -311,11 +316,8 @@ def locked(results: Path) -> Iterator[None]:
 
 def read_holder(results: Path) -> dict[str, Any]:
     """``pid``, ``host``, ``since`` (seconds of the epoch) of the run that holds RESULTS, or of one killed; empty without one."""
-    try:
-        who = json.loads((results / _HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return who if isinstance(who, dict) and {"pid", "host"} <= set(who) else {}
+    who = read_json(results / _HOLDER)
+    return who if {"pid", "host"} <= set(who) else {}
 
 
 def sweep(results: Path) -> None:

@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from slidepipe.errors import WellError
+from slidepipe.relocate import absolute
 from slidepipe.slide import check_mpp
 
 #: Suffixes taken for slides in a folder. DICOM is left out (one slide is many files): name such a slide in a list file.
@@ -120,7 +121,7 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
 
 def describe(folder: Path, paths: Sequence[Path], mpp: float | None = None) -> list[WellSlide]:
     """Slides that once were in a well's folder, as names and ``samples.csv`` describe them now; see :func:`discover`."""
-    root = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve would follow links
+    root = absolute(folder)
     named = {path.relative_to(root) for path in paths}
     names = {name.as_posix() for name in named} | {name.with_suffix("").as_posix() for name in named}
     overrides = {name: row for name, row in _read_samples(folder / SAMPLES_FILE).items() if name in names}
@@ -216,7 +217,7 @@ def _read_list(source: Path) -> list[Path]:
         ) from error
     wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     # Absolute and without "..", so that an id never leads out of the well.
-    paths = [Path(os.path.abspath(source.parent / line)) for line in wanted]  # noqa: PTH100  # resolve would follow links
+    paths = [absolute(source.parent / line) for line in wanted]
     for path in paths:
         if not path.is_file():
             what = "is a folder, not a slide" if path.is_dir() else "does not exist"

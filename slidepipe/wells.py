@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from slidepipe.errors import ResultsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
 from slidepipe.manifest import MANIFEST, RunSummary
 from slidepipe.progress import Progress
+from slidepipe.relocate import absolute
 from slidepipe.status import StatusFile
 
 logger = logging.getLogger("slidepipe.run")
@@ -91,7 +91,7 @@ def _read_list(source: Path) -> list[Path]:
     wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not wanted:
         raise WellError(f"{source}: no wells in this list. Write one path a line")
-    return [Path(os.path.abspath(source.parent / line)) for line in wanted]  # noqa: PTH100  # resolve would follow links
+    return [absolute(source.parent / line) for line in wanted]
 
 
 def _results_name(well: Path) -> str:

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +39,15 @@ def colour_well(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def test_plugins() -> Path:
     return Path(__file__).with_name("plugins_for_tests.py")
+
+
+@pytest.fixture
+def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
+    """Settings that count the colour well in this process."""
+    return {
+        "reference": str(colour_well / "reference"),
+        "plugins": [str(test_plugins)],
+        "backbone": {"name": "mean-colour", "views": 1},
+        "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
+        "run": {"scheduler": "threads", "workers": 2},
+    }

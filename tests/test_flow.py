@@ -19,17 +19,6 @@ from tests import drawn
 BYTES_TABLES = TABLES
 
 
-@pytest.fixture
-def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
-    return {
-        "reference": str(colour_well / "reference"),
-        "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1},
-        "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
-        "run": {"scheduler": "threads", "workers": 2},
-    }
-
-
 def run(well: Path, out: Path, config: dict[str, Any], **changes: Any) -> RunSummary:
     return run_well(well, out, parse_config({**config, **changes}, "test"))
 

@@ -23,17 +23,6 @@ from tests import drawn
 SLIDES = ("1_2-3 100 mDC", "1_2-3 200,5 mC", "1_2-3 300 mSWC")
 
 
-@pytest.fixture
-def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
-    return {
-        "reference": str(colour_well / "reference"),
-        "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1},
-        "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
-        "run": {"scheduler": "threads", "workers": 2},
-    }
-
-
 def run(well: Path, out: Path, config: dict[str, Any], **changes: Any) -> RunSummary:
     return run_well(well, out, load_config({**config, **changes}))
 

@@ -120,7 +120,7 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
     note = cache_folder() / "benchmark" / "cost" / f"{fingerprint}.json"
     cached = load_cached(fingerprint)
     if cached is not None and len(cached.embeddings) == len(folder.files):
-        cost = _read(note)
+        cost = store.read_json(note)
         return Embedded(
             cached.embeddings,
             cached.weights_sha256,
@@ -129,7 +129,7 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
             str(cost.get("device", "unknown")),
             cached=True,
         )
-    if _read(note).get("no_network"):
+    if store.read_json(note).get("no_network"):
         return None
     root = folder.root.resolve()
     spec = replace(spec, device=device)
@@ -234,14 +234,6 @@ def random_backbone(plugin: tasks.PluginSpec, device: str) -> Backbone | None:
     finally:
         torch.random.set_rng_state(state)
     return backbone if drawn else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
