@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -34,6 +35,10 @@ _JPEG_CHUNK, _JPEG_SHARD = 256 * 1024, 16 * 2**20
 _EMBEDDING_ROWS = 1024
 
 _HOLDER = ".lock.json"
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
+#: A temporary file this old, beside the tables, is nobody's.
+_ABANDONED_S = 3600
 
 
 def fingerprint(*parts: object) -> str:
@@ -89,7 +94,7 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
-    part = folder / f".{stage}.{uuid.uuid4().hex[:8]}"
+    part = _temporary(folder / stage)
     try:
         group = zarr.open_group(part, mode="w-", zarr_format=3)
         write(group)
@@ -101,7 +106,7 @@ def publish(
         _flush_tree(part)
         target = folder / stage
         if target.exists():
-            old = folder / f".{stage}.{uuid.uuid4().hex[:8]}.old"
+            old = _temporary(target)
             target.rename(old)
             part.rename(target)
             shutil.rmtree(old, ignore_errors=True)
@@ -124,7 +129,7 @@ def part_path(folder: Path, stage: Stage, wanted: str, part: int) -> Path:
 def save_part(path: Path, **arrays: npt.NDArray[Any]) -> None:
     """Write one part, flushed and renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -164,7 +169,7 @@ def retract(folder: Path, *stages: Stage) -> None:
             shutil.rmtree(parts, ignore_errors=True)
         if (folder / stage).exists():
             # By rename first: a stage half removed would pass for a whole one.
-            old = folder / f".{stage}.{uuid.uuid4().hex[:8]}.old"
+            old = _temporary(folder / stage)
             (folder / stage).rename(old)
             _flush_folder(folder)
             shutil.rmtree(old, ignore_errors=True)
@@ -271,7 +276,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it, and rename it into place."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    part = _temporary(path)
     try:
         write(part)
         with part.open("r+b") as file:  # Windows flushes only what may be written
@@ -322,12 +327,25 @@ def read_holder(results: Path) -> dict[str, Any]:
 
 def sweep(results: Path) -> None:
     """Remove what killed runs left under temporary names. Only while :func:`locked`."""
-    for pattern in ("slides/**/.boxes.*", "slides/**/.crops.*", "slides/**/.embeddings.*", "slides/**/.parts/*/.*"):
-        for leftover in results.glob(pattern):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    for leftover in (results / "slides").rglob(".*"):  # where nothing but the run that holds the lock writes
+        if _TEMPORARY.fullmatch(leftover.name):
+            _remove(leftover)
+    for leftover in results.glob(".*"):
+        # A report or a browser's corrections may be written here at this moment.
+        if _TEMPORARY.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+            _remove(leftover)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` for what is being written; :func:`sweep` knows it by its form."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush_tree(folder: Path) -> None:

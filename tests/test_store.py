@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -87,14 +88,37 @@ def test_a_second_run_is_told_who_holds_the_results(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_runs_are_swept(tmp_path: Path) -> None:
     slide = tmp_path / "slides" / "a" / "b"
-    (slide / ".boxes.1234").mkdir(parents=True)
+    store.publish(slide, "boxes", "f" * 64, {}, lambda group: None)
     parts = store.part_path(slide, "crops", "f" * 64, 3)
     store.save_part(parts, x=np.arange(3))
-    (parts.parent / ".00004.npz.99").write_bytes(b"half")
+    kept = set(tmp_path.rglob("*"))
+    (slide / ".boxes.1234abcd").mkdir()
+    (slide / ".zarr.json.13072bc3").write_bytes(b"{")
+    (parts.parent / ".00004.npz.99aa99aa").write_bytes(b"half")
+    (tmp_path / ".objects.parquet.00ff00ff").write_bytes(b"half")
+    os.utime(tmp_path / ".objects.parquet.00ff00ff", (0, 0))
+    being_written = tmp_path / ".labels.csv.00ff00ff"
+    being_written.write_bytes(b"half")
     store.sweep(tmp_path)
-    assert not (slide / ".boxes.1234").exists()
-    assert [path.name for path in parts.parent.iterdir()] == ["00003.npz"]
+    assert set(tmp_path.rglob("*")) == kept | {being_written}
     assert store.load_part(parts)["x"].tolist() == [0, 1, 2]
+
+
+def _publish_until(results: Path, flushes: int) -> None:
+    """Publish a stage, and die like a killed process, which cleans nothing up, at flush number ``flushes``."""
+    calls = iter(range(flushes))
+    os.fsync = lambda descriptor: os._exit(9) if next(calls, None) is None else None
+    store.publish(results / "slides" / "a", "boxes", "f" * 64, {}, lambda group: None)
+
+
+@pytest.mark.parametrize("flushes", [0, 1, 3])
+def test_whatever_a_kill_leaves_is_swept(tmp_path: Path, flushes: int) -> None:
+    writer = multiprocessing.get_context("spawn").Process(target=_publish_until, args=(tmp_path, flushes))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == 9
+    store.sweep(tmp_path)
+    assert list(tmp_path.rglob(".*")) == []
 
 
 def test_a_damaged_record_counts_as_not_done(tmp_path: Path) -> None:
