@@ -116,6 +116,17 @@ class Ran:
     worker_peak_mb: float
 
 
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has held so far; where the system does not say (other than Linux), what it holds now."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        lines = status.read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] if peaks else int(psutil.Process(pid).memory_info().rss)
+
+
 def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = False) -> Ran:
     """Run ``slidepipe`` with ``arguments`` as a process of its own, with its cache at ``cache``.
 
@@ -134,9 +145,9 @@ def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = Fa
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
         while watch and process.poll() is None:
             try:
-                parent = max(parent, psutil.Process(process.pid).memory_info().rss)
+                parent = max(parent, peak_bytes(process.pid))
                 for child in psutil.Process(process.pid).children(recursive=True):
-                    children[child.pid] = max(children.get(child.pid, 0), child.memory_info().rss)
+                    children[child.pid] = max(children.get(child.pid, 0), peak_bytes(child.pid))
             except psutil.NoSuchProcess:
                 continue
             time.sleep(_LOOK_S)

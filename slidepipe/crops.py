@@ -14,7 +14,7 @@ from PIL import Image
 
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import IntArray, UInt8Array
-from slidepipe.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slide import TILE_CACHE_BYTES, Box, Level, Slide, SlideMeta
 
 #: Height of the bands in which crops are taken, level-0 pixels: one or two rows of JPEG tiles.
 _BAND_PX = 1024
@@ -72,6 +72,7 @@ def cut_crop(slide: Slide, box: Sequence[int], spec: CropSpec) -> UInt8Array:
 
 def cut_crops(slide: Slide, boxes: IntArray, spec: CropSpec) -> Iterator[tuple[int, UInt8Array | RegionError]]:
     """Row and crop of each of ``boxes`` (N, 4), in slide order; in place of a crop that cannot be read, the error."""
+    slide.keep_tiles(TILE_CACHE_BYTES)
     for row in slide_order(boxes):
         try:
             yield int(row), cut_crop(slide, boxes[row], spec)

@@ -7,7 +7,7 @@ import numpy as np
 
 from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.interfaces import BoolArray, Detections, Detector, FloatArray, IntArray
-from slidepipe.slide import Slide, SlideMeta
+from slidepipe.slide import BLOCK_CACHE_BYTES, Slide, SlideMeta
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def detect_block(slide: Slide, grid: Grid, block: Block, detector: Detector) -> 
 
     A part that cannot be read is shown to the detector as not scanned and counted as lost, never as empty field.
     """
+    slide.keep_tiles(BLOCK_CACHE_BYTES)
     window = read_window(slide, grid, block.window)
     core = block.core
     offset = np.array([block.window.x0, block.window.y0], float)

@@ -27,8 +27,10 @@ from slidepipe.mirax import check_mirax
 #: Micrometres a pixel that a microscope scan can have; outside it the number is a mistake (nanometres, a missing point).
 PLAUSIBLE_MPP = (0.02, 20.0)
 
-#: Bytes of decoded tiles a handle keeps: a band of tiles across a wide slide, so that neighbouring crops decode once.
-TILE_CACHE_BYTES = 96 * 2**20
+#: Bytes of decoded tiles a handle keeps, so that neighbouring crops, cut in bands there and back, decode a tile once.
+TILE_CACHE_BYTES = 64 * 2**20
+#: The same where blocks are read, each once: tiles kept for the next block would be memory and nothing else.
+BLOCK_CACHE_BYTES = 16 * 2**20
 
 
 #: No glass slide is larger than this; a header that claims more is damaged, and planning for it would take all memory.
@@ -106,6 +108,7 @@ class Slide:
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         self._path = path
+        self._cache_bytes = TILE_CACHE_BYTES
         self._handle: openslide.OpenSlide | None = self._open()
         self.meta = _read_meta(path, self._handle, mpp)
 
@@ -122,6 +125,13 @@ class Slide:
         if self._handle is not None:
             self._handle.close()
             self._handle = None
+
+    def keep_tiles(self, cache_bytes: int) -> None:
+        """Keep so many bytes of decoded tiles from now on; what is kept is dropped if that is another number."""
+        if cache_bytes != self._cache_bytes:
+            self._cache_bytes = cache_bytes
+            if self._handle is not None:
+                self._handle.set_cache(openslide.OpenSlideCache(cache_bytes))
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> tuple[UInt8Array, BoolArray]:
         """Read a rectangle of one level.
@@ -178,7 +188,7 @@ class Slide:
             raise SlideError(
                 f"{path}: cannot be opened ({error}). The file is damaged or incomplete: copy it again"
             ) from error
-        handle.set_cache(openslide.OpenSlideCache(TILE_CACHE_BYTES))
+        handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
         return handle
 
 
