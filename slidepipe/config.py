@@ -29,6 +29,10 @@ class BackboneConfig(_Settings):
         None,
         description="average each embedding over 1 view or the 8 flips and quarter turns; empty: what serves the backbone (8)",
     )
+    beside: str | None = Field(
+        "descriptors",
+        description="backbone whose embeddings of the same crops join those of the first, which gains by it; null for none",
+    )
     batch: int = Field(32, ge=1, description="crops embedded at a time, and at once on a GPU: give it 256 there")
     settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
 

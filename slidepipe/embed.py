@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from slidepipe.errors import PluginError, SettingsError
-from slidepipe.interfaces import Backbone, Fit, Float32Array, UInt8Array
+from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
+from slidepipe.metric import normalised, unit_rows
 from slidepipe.present import present, views
 
 logger = logging.getLogger(__name__)
+
+#: Length of the part beside the backbone's own, which has length 1; as measured (design/heads.md).
+_BESIDE_LENGTH = 2.25
 
 
 def resolve_device(device: str) -> str:
@@ -93,6 +97,22 @@ def embed_crops(
         parts.append(embedding)
         start += len(squares)
     return np.concatenate(parts) if parts else np.zeros((0, backbone.dim), np.float32)
+
+
+def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
+    """Two embeddings of the same crops as one, so that neither drowns the other.
+
+    Args:
+        own: float32 (N, D); a row that is never negative is square-rooted (see :func:`~slidepipe.metric.normalised`).
+        beside: float32 (N, E).
+
+    Returns:
+        float32 (N, D + E): ``own`` at length 1, ``beside`` at 2.25; NaN where a crop was lost.
+    """
+    negative: BoolArray = np.asarray((own < 0).any(axis=1, keepdims=True))
+    first = np.where(negative, normalised(own, root=False), normalised(own, root=True))
+    second = _BESIDE_LENGTH * unit_rows(beside.astype(np.float64))
+    return np.concatenate([first, second], axis=1).astype(np.float32)
 
 
 def _embed_views(backbone: Backbone, squares: UInt8Array, view_count: int) -> Float32Array:

@@ -25,10 +25,10 @@ from slidepipe.plan import (
     cards,
     detector_spec,
     embed_spec,
+    embedding_identity,
     find_slides,
     head_spec,
     plan_slide,
-    plugin_identity,
     reference_folder,
     reference_identity,
     tables_fingerprint,
@@ -110,7 +110,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
                 _start_engine(config, [out, folder.root, *(state.slide.path for state in states)])
             )
 
-        identity = {**plugin_identity("backbone", embed.plugin), "views": embed.views}
+        identity = embedding_identity(embed)
         fingerprint = fingerprint_folder(folder, reference_identity(embed))
         reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)

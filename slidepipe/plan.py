@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 2, "tables": 3}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 3, "tables": 4}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -117,7 +117,13 @@ def embed_spec(config: Config) -> EmbedSpec:
     plugin = _spec("backbone", backbone.name, backbone.settings, config, backbone.weights)
     # A process that holds a card sees no other.
     device = "cuda" if cards(config) else config.run.device
-    return EmbedSpec(plugin, device, views, backbone.batch)
+    if backbone.beside is None or backbone.beside == backbone.name:
+        return EmbedSpec(plugin, device, views, backbone.batch)
+    second = plugins.create("backbone", backbone.beside)
+    beside_views = int(getattr(second, "views", DEFAULT_VIEWS))
+    return EmbedSpec(
+        plugin, device, views, backbone.batch, _spec("backbone", backbone.beside, {}, config), beside_views
+    )
 
 
 def cards(config: Config) -> tuple[int, ...]:
@@ -186,7 +192,13 @@ def plan_slide(
     boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], state.identity, mpp, detector.digest)
     cut = store.fingerprint("crops", STAGE_VERSIONS["crops"], boxes, vars(crops))
     embedded = store.fingerprint(
-        "embeddings", STAGE_VERSIONS["embeddings"], cut, embed.plugin.digest, embed.views, embed.batch
+        "embeddings",
+        STAGE_VERSIONS["embeddings"],
+        cut,
+        embed.plugin.digest,
+        embed.views,
+        embed.batch,
+        embed.beside.digest if embed.beside else None,
     )
     state.job = SlideJob(
         slide_id=slide.slide_id,
@@ -243,10 +255,15 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
     }
 
 
+def embedding_identity(embed: EmbedSpec) -> dict[str, Any]:
+    """What must agree for embeddings to be comparable."""
+    beside = None if embed.beside is None else plugin_identity("backbone", embed.beside)
+    return {**plugin_identity("backbone", embed.plugin), "views": embed.views, "beside": beside}
+
+
 def reference_identity(embed: EmbedSpec) -> dict[str, Any]:
     """What the embeddings of reference images depend on besides the images."""
-    identity = plugin_identity("backbone", embed.plugin)
-    return {**identity, "views": embed.views, "batch": embed.batch, "stage": STAGE_VERSIONS["embeddings"]}
+    return {**embedding_identity(embed), "batch": embed.batch, "stage": STAGE_VERSIONS["embeddings"]}
 
 
 def tables_fingerprint(

@@ -18,7 +18,12 @@ logger = logging.getLogger("slidepipe.run")
 
 #: The stages that take time, and what each counts.
 UNITS = {"detect": "block", "crop": "object", "embed": "object"}
-_STAGE_OF = {tasks.detect: "detect", tasks.crop_part: "crop", tasks.embed_part: "embed"}
+_STAGE_OF = {
+    tasks.detect: "detect",
+    tasks.crop_part: "crop",
+    tasks.embed_part: "embed",
+    tasks.embed_beside_part: "embed",
+}
 
 
 @dataclass

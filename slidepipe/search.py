@@ -7,7 +7,7 @@ plain memory-mapped matrix beside the store, so that a search is one matrix prod
 import json
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ _COLUMNS = [
     "x0", "y0", "x1", "y1",
 ]  # fmt: skip
 #: What of a manifest's backbone must agree for embeddings to be comparable.
-_IDENTITY = ("name", "version", "settings", "files", "views", "weights_sha256")
+_IDENTITY = ("name", "version", "settings", "files", "views", "beside", "weights_sha256")
 
 
 @dataclass(frozen=True)
@@ -247,15 +247,14 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     """
     from slidepipe import plugins
     from slidepipe.config import parse_config
-    from slidepipe.embed import embed_crops
-    from slidepipe.plan import embed_spec, plugin_identity
+    from slidepipe.plan import embed_spec, embedding_identity
     from slidepipe.reference import read_image
-    from slidepipe.tasks import get_backbone
+    from slidepipe.tasks import embed_images, get_backbone
 
     config = parse_config(results.manifest["settings"], str(results.path / "manifest.json"))
     plugins.register_files(config.plugins)
     spec = embed_spec(config)
-    now: dict[str, Any] = {**plugin_identity("backbone", spec.plugin), "views": spec.views}
+    now = embedding_identity(spec)
     backbone = get_backbone(spec.plugin, device)
     now["weights_sha256"] = getattr(backbone, "weights_sha256", None)
     stored = results.manifest["backbone"]
@@ -265,7 +264,7 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
                 f"{results.path}: its backbone {stored['name']} has changed since ({name}: {now.get(name)!r}, then "
                 f"{stored.get(name)!r}). Bring that back, or give the same run command again to embed anew"
             )
-    return np.asarray(embed_crops(backbone, [read_image(image)], [str(image)], spec.views, spec.batch)[0], np.float32)
+    return np.asarray(embed_images(replace(spec, device=device), [read_image(image)], [str(image)])[0], np.float32)
 
 
 def _described(opened: Sequence[Results], hits: Sequence[tuple[float, int, str]], column: str) -> pd.DataFrame:

@@ -36,7 +36,10 @@ def slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
         started = perf_counter()
         progress.planned("embed", objects)
         parts = tasks.count_parts(objects, state.job.embed.batch)
-        yield [Task(tasks.embed_part, (state.job, part), gpu=True) for part in range(parts)]
+        embedding = [Task(tasks.embed_part, (state.job, part), gpu=True) for part in range(parts)]
+        if state.job.embed.beside is not None:  # by the processes without a card, where there is one
+            embedding += [Task(tasks.embed_beside_part, (state.job, parts, part)) for part in range(parts)]
+        yield embedding
         yield [Task(tasks.publish_embeddings, (state.job, parts, perf_counter() - started))]
     if not state.job.keep_crops and _has_pixels(state):
         yield [Task(tasks.strip_crops, (state.job,))]

@@ -7,7 +7,7 @@ backbones are kept by the worker between tasks.
 import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,9 +19,9 @@ from slidepipe import plugins, store
 from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.crops import CropSpec, cut_crops, decode_crop, encode_crop
 from slidepipe.detection import BlockResult, detect_block, merge_blocks
-from slidepipe.embed import embed_crops, resolve_device
-from slidepipe.errors import RegionError
-from slidepipe.interfaces import Backbone, Detector, Float32Array
+from slidepipe.embed import embed_crops, join_embeddings, resolve_device
+from slidepipe.errors import RegionError, SlidepipeError
+from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import read_image
 from slidepipe.relocate import relocate, relocate_path
@@ -64,12 +64,14 @@ class PluginSpec:
 
 @dataclass(frozen=True)
 class EmbedSpec:
-    """How crops are embedded."""
+    """How crops are embedded. ``beside``: a second backbone, on the CPU, whose embeddings join those of the first."""
 
     plugin: PluginSpec
     device: str
     views: int
     batch: int
+    beside: PluginSpec | None = None
+    beside_views: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,16 @@ def get_detector(spec: PluginSpec) -> Detector:
 @functools.lru_cache(maxsize=1)
 def get_backbone(spec: PluginSpec, device: str) -> Backbone:
     """The loaded backbone of ``spec``, kept by this process."""
+    return _load_backbone(spec, device)
+
+
+@functools.lru_cache(maxsize=1)
+def get_beside(spec: PluginSpec) -> Backbone:
+    """The loaded backbone of ``spec`` that stands beside another, kept by this process."""
+    return _load_backbone(spec, "cpu")
+
+
+def _load_backbone(spec: PluginSpec, device: str) -> Backbone:
     plugins.register_files(spec.files)
     backbone = plugins.create("backbone", spec.name, json.loads(spec.settings), spec.weights).load(
         resolve_device(device)
@@ -256,18 +268,32 @@ def strip_crops(job: SlideJob) -> None:
 
 def embed_part(job: SlideJob, part: int) -> int:
     """Embed the stored crops of one part; returns how many objects it holds. A crop that is lost embeds as NaN."""
-    path = store.part_path(job.folder, "embeddings", job.fingerprints["embeddings"], part)
+    return _embed_part(job, part, part, lambda: get_backbone(job.embed.plugin, job.embed.device), job.embed.views)
+
+
+def embed_beside_part(job: SlideJob, parts: int, part: int) -> int:
+    """Embed the same by the backbone beside it, as part number ``parts`` + ``part``; returns 0, none being counted twice."""
+    beside = _beside(job.embed)
+    _embed_part(job, part, parts + part, lambda: get_beside(beside), job.embed.beside_views)
+    return 0
+
+
+def _beside(spec: EmbedSpec) -> PluginSpec:
+    if spec.beside is None:
+        raise SlidepipeError("there is no backbone beside the other")
+    return spec.beside
+
+
+def _embed_part(job: SlideJob, part: int, kept_as: int, load: Callable[[], Backbone], views: int) -> int:
+    path = store.part_path(job.folder, "embeddings", job.fingerprints["embeddings"], kept_as)
     reader = store.CropReader(job.folder)
     start, stop = part * job.embed.batch, min((part + 1) * job.embed.batch, len(reader))
     if path.exists():
         return stop - start
     jpegs = reader.jpegs(start, stop)
-    backbone = get_backbone(job.embed.plugin, job.embed.device)
     kept = [row for row, jpeg in enumerate(jpegs) if jpeg]
     names = [object_id(job.slide_id, start + row) for row in kept]
-    embeddings = embed_crops(
-        backbone, [decode_crop(jpegs[row]) for row in kept], names, job.embed.views, job.embed.batch
-    )
+    embeddings = embed_crops(load(), [decode_crop(jpegs[row]) for row in kept], names, views, job.embed.batch)
     every = np.full((len(jpegs), embeddings.shape[1]), np.nan, np.float32)
     every[kept] = embeddings
     store.save_part(path, embeddings=every)
@@ -277,16 +303,22 @@ def embed_part(job: SlideJob, part: int) -> int:
 def publish_embeddings(job: SlideJob, parts: int, seconds: float) -> None:
     """Join the embedded parts of a slide and publish them."""
     wanted = job.fingerprints["embeddings"]
-    paths = [store.part_path(job.folder, "embeddings", wanted, part) for part in range(parts)]
     objects = int(store.stage_attributes(job.folder, "crops")["objects"])
-    loaded = (store.load_part(path)["embeddings"] for path in paths)
+
+    def load(part: int) -> Float32Array:
+        return store.load_part(store.part_path(job.folder, "embeddings", wanted, part))["embeddings"]
+
+    own = (load(part) for part in range(parts))
+    whole = (
+        own if job.embed.beside is None else map(join_embeddings, own, (load(parts + part) for part in range(parts)))
+    )
     attributes = {"objects": objects, "seconds": round(seconds, 3)}
     store.publish(
         job.folder,
         "embeddings",
         wanted,
         attributes,
-        lambda group: store.write_embedding_parts(group, loaded, objects),
+        lambda group: store.write_embedding_parts(group, whole, objects),
     )
     store.drop_parts(job.folder, "embeddings", wanted)
 
@@ -295,8 +327,15 @@ def embed_reference_part(spec: EmbedSpec, root: Path, files: Sequence[str]) -> t
     """Embed some images of a reference folder; returns the embeddings and, where the backbone tells it, its weights' sha256."""
     backbone = get_backbone(spec.plugin, spec.device)
     images = [read_image(root / file) for file in files]
-    embeddings = embed_crops(backbone, images, files, spec.views, spec.batch)
-    return embeddings, getattr(backbone, "weights_sha256", None)
+    return embed_images(spec, images, files), getattr(backbone, "weights_sha256", None)
+
+
+def embed_images(spec: EmbedSpec, images: Sequence[UInt8Array], names: Sequence[str]) -> Float32Array:
+    """Embed images, each uint8 (h, w, 3), as a run embeds crops: float32 (N, D)."""
+    own = embed_crops(get_backbone(spec.plugin, spec.device), images, names, spec.views, spec.batch)
+    if spec.beside is None:
+        return own
+    return join_embeddings(own, embed_crops(get_beside(spec.beside), images, names, spec.beside_views, spec.batch))
 
 
 def look_around(folders: Sequence[Path]) -> tuple[str, list[str]]:

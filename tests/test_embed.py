@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.embed import embed_crops, resolve_device
+from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Float32Array, UInt8Array
 from tests.plugins_for_tests import MeanColour
@@ -41,6 +41,28 @@ def test_eight_views_make_turns_alike() -> None:
     eight = embed_crops(Corner(), turned, names(4), 8, 4)
     assert np.abs(one - one[0]).max() > 1
     np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=1e-6)
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_joined_embeddings_do_not_depend_on_who_is_beside_them(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=(count, 5)).astype(np.float32)
+    own[::2], own[1::2, 0] = np.abs(own[::2]), -1
+    beside = rng.normal(size=(count, 3)).astype(np.float32)
+    beside[0] = np.nan
+    joined = join_embeddings(own, beside)
+    assert joined.dtype == np.float32
+    assert joined.shape == (count, 8)
+    assert np.isnan(joined[0, 5:]).all()
+    np.testing.assert_allclose(np.linalg.norm(joined[1:, :5], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(joined[1:, 5:], axis=1), 2.25, rtol=1e-5)
+    for row in range(count):
+        np.testing.assert_array_equal(join_embeddings(own[row : row + 1], beside[row : row + 1])[0], joined[row])
+    # What is never negative is square-rooted: shares of the sum become squares.
+    np.testing.assert_allclose(joined[0, :5] ** 2, own[0] / own[0].sum(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        joined[1::2, :5], own[1::2] / np.linalg.norm(own[1::2], axis=1, keepdims=True), rtol=1e-4
+    )
 
 
 def test_no_crops_give_no_embeddings() -> None:

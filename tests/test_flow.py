@@ -10,10 +10,14 @@ import pytest
 import slidepipe
 from slidepipe import store
 from slidepipe.config import Config, parse_config
+from slidepipe.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
 from slidepipe.manifest import RunSummary
+from slidepipe.search import embed_image
 from slidepipe.tables import TABLES
+from slidepipe_descriptors import DescriptorBackbone
+from slidepipe_descriptors.features import DIM
 from tests import drawn
 
 BYTES_TABLES = TABLES
@@ -33,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_p
     settings = {
         "reference": str(colour_well / "reference"),
         "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1},
+        "backbone": {"name": "mean-colour", "views": 1, "beside": None},
         "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
         "run": {"scheduler": "local", "workers": 2},
     }
@@ -132,6 +136,28 @@ def copied_well(colour_well: Path, tmp_path: Path) -> Path:
     well = tmp_path / "well"
     shutil.copytree(colour_well / "well", well)
     return well
+
+
+def test_a_backbone_beside_the_other_joins_it_everywhere(
+    colour_well: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    backbone = {**config["backbone"], "batch": 4}
+    run(colour_well / "well", out, config, backbone={**backbone, "beside": None})
+    results = slidepipe.open_results(out)
+    alone = {slide: np.asarray(results.embeddings(slide)[...]) for slide in results.objects["slide_id"].unique()}
+    assert run(colour_well / "well", out, config, backbone={**backbone, "beside": "descriptors"}).redone
+    results = slidepipe.open_results(out)
+    assert results.manifest["backbone"]["beside"]["name"] == "descriptors"
+    for slide, own in alone.items():
+        joined = np.asarray(results.embeddings(slide)[...])
+        assert joined.shape == (len(own), own.shape[1] + DIM)
+        crops = [results.crop(f"{slide}:{row:05d}") for row in range(len(own))]
+        beside = embed_crops(DescriptorBackbone().load("cpu"), crops, ["x"] * len(crops), 1, 32)
+        np.testing.assert_allclose(joined, join_embeddings(own, beside), rtol=1e-5, atol=1e-6)
+    image = sorted((colour_well / "reference").glob("*/*"))[0]
+    query = embed_image(results, image, "cpu")
+    assert query.shape == (own.shape[1] + DIM,)
 
 
 def test_a_slide_that_cannot_be_opened_is_listed_and_the_others_counted(

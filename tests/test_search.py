@@ -137,7 +137,7 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     """A well whose crops are embedded by a backbone that exists, as a run would have."""
     folder = make_well(tmp_path / "r", 2, 4)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["settings"] = {"plugins": [str(test_plugins)], "backbone": {"name": "mean-colour"}}
+    manifest["settings"] = {"plugins": [str(test_plugins)], "backbone": {"name": "mean-colour", "beside": None}}
     config = parse_config(manifest["settings"], "test")
     plugins.register_files(config.plugins)
     spec = embed_spec(config)

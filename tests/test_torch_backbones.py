@@ -19,6 +19,7 @@ from torchvision import transforms
 from slidepipe import plugins
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe_timm.backbone import TorchBackbone
+from slidepipe_timm.folding import fold_batch_norms
 from slidepipe_timm.settings import Preprocessing
 from slidepipe_timm.tensors import prepare, staged
 from tests.hub_server import running
@@ -54,6 +55,76 @@ def photos():
         image.resize((width, height), Image.Resampling.BICUBIC)
         for image, (height, width) in zip(small, sizes, strict=True)
     ]
+
+
+def test_batch_norms_are_folded_where_that_changes_nothing():
+    torch.manual_seed(0)
+    network = timm.create_model("mobilenetv1_100", num_classes=0).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+    folded = fold_batch_norms(network, 64)
+    left = [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert not left
+    pixels = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(pixels), network(pixels), rtol=1e-4, atol=1e-5)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+
+
+class NormFirst(torch.nn.Module):
+    """A network whose norm comes before the convolution that it is registered after."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+        torch.nn.init.constant_(self.norm.running_mean, 1.0)
+
+    def forward(self, pixels):
+        return self.convolution(torch.relu(self.norm(pixels))).mean((2, 3))
+
+
+def test_a_network_that_folding_would_change_stays_as_it_is():
+    network = NormFirst().eval()
+    assert fold_batch_norms(network, 8) is network
+    transformer = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1).eval()
+    assert fold_batch_norms(transformer, 224) is transformer
+
+
+def test_the_exact_mode_keeps_the_network_and_a_run_folds_it(tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("mobilenetv1_100").state_dict(), weights)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
+    kinds = {}
+    for mode in ("published", "run"):
+        settings = {"preprocessing": mode, "resize_px": 256, "input_px": 224}
+        backbone = plugins.create("backbone", "timm:mobilenetv1_100", settings, weights).load("cpu")
+        kinds[mode] = {isinstance(module, torch.nn.BatchNorm2d) for module in backbone._forward.modules()}
+        assert np.isfinite(backbone.embed(crops)).all()
+    assert kinds == {"published": {True, False}, "run": {False}}
+
+
+def test_a_second_process_asks_the_cache_what_timm_said(tmp_path):
+    code = (
+        "import sys; from slidepipe import plugins\n"
+        "built = plugins.create('backbone', 'timm:mobilenetv1_100')\n"
+        "print(built.input_px, built.network.files, sorted({'timm', 'torch'} & set(sys.modules)), sep=';')"
+    )
+    environment = {**os.environ, "SLIDEPIPE_CACHE": str(tmp_path)}
+
+    def ask():
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip().split(";")
+
+    first, second = ask(), ask()
+    assert first[:2] == second[:2]
+    assert first[2] == "['timm', 'torch']"
+    assert second[2] == "[]"
+    (kept,) = tmp_path.glob("timm/*/*.json")
+    kept.write_text("{")  # cut
+    assert ask() == first
 
 
 def reference_loop(network, images, mean, std):

@@ -15,6 +15,7 @@ import numpy as np
 from slidepipe import weights as weight_files
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.weights import HubFile
+from slidepipe_timm.known import remember, remembered
 from slidepipe_timm.settings import Preprocessing, Pretrained, TorchSettings, preprocessing_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class TorchBackbone:
         """
         import torch
 
+        from slidepipe_timm.folding import fold_batch_norms
         from slidepipe_timm.tensors import pooled
 
         target = _device(device, self.name)
@@ -106,6 +108,8 @@ class TorchBackbone:
         layout = torch.channels_last if target.type == "cuda" else torch.contiguous_format
         network.eval().requires_grad_(False).to(device=target)
         network.to(memory_format=layout)
+        if target.type == "cpu" and not self.steps.exact:
+            network = fold_batch_norms(network, self.steps.input_px)
         self._forward, self._device = pooled(network, self.settings.pool), target
         if resized or self.settings.pool or self.settings.model_kwargs or not hasattr(self, "dim"):
             self._try_out()
@@ -186,7 +190,18 @@ class TimmBackbone(TorchBackbone):
         Raises:
             SettingsError: timm knows no such network; the message names the nearest.
         """
-        from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrained
+        values = remembered(self.architecture)
+        if values is None:
+            values = self._ask_timm()
+        files: tuple[HubFile, ...] = ()
+        if repo := values.get("hf_hub_id"):
+            repo, _, revision = str(repo).partition("@")
+            names = [values["hf_hub_filename"]] if values.get("hf_hub_filename") else _WEIGHT_NAMES
+            files = tuple(HubFile(repo, name, revision or None) for name in names)
+        return Network(self.architecture, _pretrained(values), _pinned(files, self.settings.revision))
+
+    def _ask_timm(self) -> dict[str, Any]:
+        from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrained, model_entrypoint
 
         if not is_model(self.architecture):
             near = difflib.get_close_matches(self.architecture, [*list_models(), *list_pretrained()], n=3)
@@ -200,12 +215,9 @@ class TimmBackbone(TorchBackbone):
                 f"backbone {self.name!r}: timm has no such weights; it has {', '.join(near) or 'none of this network'}"
             ) from error
         values = dataclasses.asdict(config) if config is not None else {}
-        files: tuple[HubFile, ...] = ()
-        if repo := values.get("hf_hub_id"):
-            repo, _, revision = str(repo).partition("@")
-            names = [values["hf_hub_filename"]] if values.get("hf_hub_filename") else _WEIGHT_NAMES
-            files = tuple(HubFile(repo, name, revision or None) for name in names)
-        return Network(self.architecture, _pretrained(values), _pinned(files, self.settings.revision))
+        # A network that somebody else has registered may be another one tomorrow.
+        is_timms = model_entrypoint(self.architecture).__module__.startswith("timm.")
+        return remember(self.architecture, values) if is_timms else values
 
     def load(self, device: str) -> Self:
         """As :meth:`TorchBackbone.load`; where timm names no weights on the hub, a weight file must be given."""

@@ -108,8 +108,20 @@ def test_all_is_one_table_and_a_failure_is_a_row(tmp_path, images, test_plugins,
     monkeypatch.setattr("slidepipe.plugins._installed", lambda: KNN)
     plugin = tmp_path / "net.py"
     plugin.write_text(TORCH_PLUGIN)
-    out = tmp_path / "out"
-    options = ["--data", images, "--plugin", test_plugins, "--plugin", plugin, "--scheduler", "threads"]
+    out, settings = tmp_path / "out", tmp_path / "settings.yaml"
+    settings.write_text("backbone: {beside: null}\n")  # descriptors are not among what is installed here
+    options = [
+        "--data",
+        images,
+        "--plugin",
+        test_plugins,
+        "--plugin",
+        plugin,
+        "--scheduler",
+        "threads",
+        "--config",
+        settings,
+    ]
     text = run("--all", "--out", out, "--workers", 1, *options)
     assert re.search(r"mean-colour +this run +1\.000", text)
     assert re.search(r"broken: failed: broken: embed gave float32 \(\d+, 5\)", text)
