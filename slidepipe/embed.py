@@ -18,7 +18,7 @@ from slidepipe.present import present, views
 logger = logging.getLogger(__name__)
 
 #: Length of the part beside the backbone's own, which has length 1; as measured (design/heads.md).
-_BESIDE_LENGTH = 2.25
+BESIDE_LENGTH = 2.25
 
 
 def resolve_device(device: str) -> str:
@@ -111,7 +111,7 @@ def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
     """
     negative: BoolArray = np.asarray((own < 0).any(axis=1, keepdims=True))
     first = np.where(negative, normalised(own, root=False), normalised(own, root=True))
-    second = _BESIDE_LENGTH * unit_rows(beside.astype(np.float64))
+    second = BESIDE_LENGTH * unit_rows(beside.astype(np.float64))
     return np.concatenate([first, second], axis=1).astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from slidepipe import plugins, store
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
 from slidepipe.crops import CropSpec
-from slidepipe.embed import local_cards
+from slidepipe.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute
@@ -198,7 +198,7 @@ def plan_slide(
         embed.plugin.digest,
         embed.views,
         embed.batch,
-        embed.beside.digest if embed.beside else None,
+        _beside_identity(embed),
     )
     state.job = SlideJob(
         slide_id=slide.slide_id,
@@ -257,8 +257,13 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
 
 def embedding_identity(embed: EmbedSpec) -> dict[str, Any]:
     """What must agree for embeddings to be comparable."""
-    beside = None if embed.beside is None else plugin_identity("backbone", embed.beside)
-    return {**plugin_identity("backbone", embed.plugin), "views": embed.views, "beside": beside}
+    return {**plugin_identity("backbone", embed.plugin), "views": embed.views, "beside": _beside_identity(embed)}
+
+
+def _beside_identity(embed: EmbedSpec) -> dict[str, Any] | None:
+    if embed.beside is None:
+        return None
+    return {**plugin_identity("backbone", embed.beside), "views": embed.beside_views, "length": BESIDE_LENGTH}
 
 
 def reference_identity(embed: EmbedSpec) -> dict[str, Any]:

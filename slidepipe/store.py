@@ -331,9 +331,10 @@ def sweep(results: Path) -> None:
         if _TEMPORARY.fullmatch(leftover.name):
             _remove(leftover)
     for leftover in results.glob(".*"):
-        # A report or a browser's corrections may be written here at this moment.
-        if _TEMPORARY.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > _ABANDONED_S:
-            _remove(leftover)
+        # A report or a browser's corrections may be written here at this moment, and get their names.
+        with contextlib.suppress(FileNotFoundError):
+            if _TEMPORARY.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+                _remove(leftover)
 
 
 def _temporary(path: Path) -> Path:

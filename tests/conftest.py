@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ def test_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("SLIDEPIPE_TEST_DATA names no folder of real test data")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of a module embed is not taken from, nor left in, the cache of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDEPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
