@@ -119,7 +119,7 @@ class KnnHead:
             default=None,
             gt=0.0,
             le=1.0,
-            description="of the LDA's scatter towards identity; empty: 0.5 where dimensions outnumber references, else 0.25",
+            description="of the LDA's scatter towards identity; empty: 0.5 if never negative or many dimensions, else 0.25",
         )
         second_shrinkage: float | None = Field(
             default=0.1,
@@ -209,8 +209,9 @@ class KnnHead:
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
     def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
-        # As measured (design/heads.md): the scatter of more dimensions than references is the less to be trusted.
-        shrinkage = self.settings.shrinkage or (0.5 if self._dim > len(self._labels) else 0.25)
+        # As measured (design/heads.md): the scatter of many correlated dimensions, as of a ReLU's, is the less to be trusted.
+        many = self._root or self._dim > 1.5 * len(self._labels)
+        shrinkage = self.settings.shrinkage or (0.5 if many else 0.25)
         return shrinkage_lda(plain, labels, shrinkage)
 
     def _two_distances(
