@@ -1,7 +1,7 @@
 """Measure the heads: published splits, a hidden genus, and the composite wells at their true boxes.
 
 usage: python benchmarks/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
-                                  [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--turned] [--cache DIR]
+                                  [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--turned] [--isolate] [--cache DIR]
 
 DIR holds scampi-benchmark/, weights/ and wells/. The networks are built with timm directly on 256 px crops, of which
 the centre 224 px are embedded. Embeddings are kept in --cache, since they take most of the time.
@@ -23,6 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.interfaces import Fit, Head
+from slidepipe.isolate import isolate
 from slidepipe.present import present, views
 from slidepipe_descriptors import DescriptorBackbone
 
@@ -168,11 +169,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", choices=[*NETWORKS, "descriptors"], default="mobilenet")
     parser.add_argument("--head", choices=["knn", "logistic"], default="knn")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0.1])
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.2])
     parser.add_argument("--views", type=int, choices=[1, 8], default=8)
     parser.add_argument("--fit", choices=["squeeze", "pad"], default="squeeze")
     parser.add_argument("--margin", type=float, nargs="+", default=[0.0])
     parser.add_argument("--turned", action="store_true", help="splits again with the mean over turned crops too")
+    parser.add_argument(
+        "--isolate", action="store_true", help="the object of each crop alone, as a run shows it to a network"
+    )
     parser.add_argument("--cache", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -186,9 +190,12 @@ def main() -> None:
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
     def cached(what: str, crops: Iterator[np.ndarray]) -> np.ndarray:
+        if options.isolate:
+            crops = map(isolate, crops)
         if options.cache is None:
             return embed(list(crops))
-        kept = options.cache / f"{options.weights}_{options.views}_{options.fit}_{what}.npy"
+        alone = "_alone" if options.isolate else ""
+        kept = options.cache / f"{options.weights}_{options.views}_{options.fit}{alone}_{what}.npy"
         if not kept.exists():
             options.cache.mkdir(parents=True, exist_ok=True)
             np.save(kept, embed(list(crops)))

@@ -1,9 +1,9 @@
 """Heads: from an embedding to a genus, or to "unknown".
 
 Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.conformal`), with
-calibration scores held out of whatever was learned. An object must fit its genus both in the learned space and among the
-embeddings as they came: the learned space knows only what parts the genera from each other, so debris may land near one of
-them there, but not in both.
+calibration scores held out of whatever was learned. An object must fit its genus by three measures: in the learned space,
+among the embeddings as they came, and by a kernel regression on them. The learned space knows only what parts the genera
+from each other, so debris, or a genus that is not among the references, may land near one of them there, but not by all.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,16 +12,16 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from slidepipe.conformal import REJECT_PREFIX, calibration_scores, check_alpha, folds_within_class, p_values
+from slidepipe.conformal import REJECT_PREFIX, calibrate, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError
 from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
 from slidepipe.metric import (
-    NearestMean,
+    Membership,
     Projection,
     class_distances,
     distances,
     has_negative,
-    nearest_mean,
+    kernel_ridge,
     normalised,
     shrinkage_lda,
     unit_rows,
@@ -96,9 +96,7 @@ def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray]
 class KnnHead:
     """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
 
-    ``lda``: square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length. A second LDA that
-    trusts the scatter of the references more must name the same genus; an object on which the two differ lies between
-    genera, or outside all of them, and gets the least p-value of its genus.
+    ``lda``: square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length.
     ``cosine``: unit length. ``euclidean``: as they come.
     """
 
@@ -119,13 +117,7 @@ class KnnHead:
             default=None,
             gt=0.0,
             le=1.0,
-            description="of the LDA's scatter towards identity; empty: 0.5 if never negative or many dimensions, else 0.25",
-        )
-        second_shrinkage: float | None = Field(
-            default=0.1,
-            gt=0.0,
-            le=1.0,
-            description="of a second LDA, whose nearest genus mean must be the same genus, else unknown; null asks none",
+            description="of the LDA's scatter towards identity; empty: 0.5 if never negative, 0.7 if many dimensions, else 0.25",
         )
         folds: int = Field(
             default=10, ge=2, description="parts of the reference set held out in turn for the calibration"
@@ -134,7 +126,7 @@ class KnnHead:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
         self._projection: Projection | None = None
-        self._second: NearestMean | None = None
+        self._membership: Membership | None = None
 
     def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
         """Learn the metric and the calibration scores from the reference set.
@@ -159,12 +151,10 @@ class KnnHead:
                 )
             self._projection = self._learn(self._plain, self._labels)
             self._learned = self._projection(self._plain)
-            if self.settings.second_shrinkage is not None:
-                second = shrinkage_lda(self._plain, self._labels, self.settings.second_shrinkage)
-                self._second = nearest_mean(second, self._plain, self._labels, len(self._names))
+            self._membership = kernel_ridge(self._plain, self._labels, len(self._names))
         else:
             self._learned = self._plain
-        self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_distances))
+        self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_measures))
         return self
 
     def predict(self, embeddings: Float32Array) -> Decisions:
@@ -183,20 +173,15 @@ class KnnHead:
             learned = plain if self._projection is None else self._projection(plain)
             to_learned = distances(learned, self._learned)
             rows, found = _nearest(to_learned, k)
-            two = self._two_distances(to_learned, plain, self._plain, self._labels)
-            strange = self._strangeness(two)
+            measures = self._measures(to_learned, plain, self._plain, self._labels, self._membership)
             if self.settings.weighting == "genus":
-                chosen = two[0].argmin(axis=1)
+                chosen = measures[0].argmin(axis=1)
             else:
                 by_distance = self.settings.weighting == "distance"
                 chosen = _vote(self._labels[rows], found, len(self._names), by_distance).argmax(axis=1)
             every = np.arange(len(chosen))
             best[part], neighbours[part], neighbour_distances[part] = chosen, rows, found
-            p_value[part] = p_values(strange, self._calibration)[every, chosen]
-            if self._second is not None:
-                # As strange as can be, so that "accepted" and "p above alpha" stay one thing.
-                doubtful = self._second(plain) != chosen
-                p_value[part][doubtful] = self._least_p[chosen[doubtful]]
+            p_value[part] = p_values(self._strangeness(measures), self._calibration)[every, chosen]
             distance[part] = class_distances(to_learned, self._labels, len(self._names), 1)[every, chosen]
         genus = self._names[best]
         accepted = (p_value > self._alpha) & ~np.char.startswith(genus, REJECT_PREFIX)
@@ -209,42 +194,51 @@ class KnnHead:
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
     def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
-        # As measured (design/heads.md): the scatter of many correlated dimensions, as of a ReLU's, is the less to be trusted.
-        many = self._root or self._dim > 1.5 * len(self._labels)
-        shrinkage = self.settings.shrinkage or (0.5 if many else 0.25)
-        return shrinkage_lda(plain, labels, shrinkage)
+        # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
+        many = self._dim > 1.5 * len(self._labels)
+        fitting = 0.5 if self._root else 0.7 if many else 0.25
+        return shrinkage_lda(plain, labels, self.settings.shrinkage or fitting)
 
-    def _two_distances(
-        self, to_learned: FloatArray, plain: FloatArray, references: FloatArray, labels: IntArray
+    def _measures(
+        self,
+        to_learned: FloatArray,
+        plain: FloatArray,
+        references: FloatArray,
+        labels: IntArray,
+        membership: Membership | None,
     ) -> FloatArray:
-        """Distance to each genus in the learned space, and in the plain one: float64 (2, N, C)."""
-        learned = class_distances(to_learned, labels, len(self._names), self.settings.k)
-        if self.settings.metric != "lda":
-            return np.stack([learned, learned])
-        return np.stack([learned, class_distances(distances(plain, references), labels, len(self._names), 1)])
+        """How far from each genus: in the learned space, in the plain one, by kernel regression. float64 (1 or 3, N, C)."""
+        classes = len(self._names)
+        learned = class_distances(to_learned, labels, classes, self.settings.k)
+        if membership is None:
+            return learned[None]
+        to_plain = distances(plain, references)
+        return np.stack([learned, class_distances(to_plain, labels, classes, 1), -membership(to_plain)])
 
-    def _strangeness(self, two: FloatArray) -> FloatArray:
-        """Smooth maximum of the two standardised distances: neither makes up for the other."""
-        standardised = (two - self._middle[:, None, None]) / self._spread[:, None, None]
-        strange: FloatArray = np.logaddexp(standardised[0], standardised[1])
+    def _strangeness(self, measures: FloatArray) -> FloatArray:
+        """Smooth maximum of the standardised measures: none makes up for another."""
+        standardised = (measures - self._middle[:, None, None]) / self._spread[:, None, None]
+        strange: FloatArray = np.logaddexp.reduce(standardised, axis=0)
         return strange
 
     def _calibrate(self, held_out: FloatArray) -> None:
         own = held_out[:, np.arange(len(self._labels)), self._labels]
         own = own[:, np.isfinite(own).all(axis=0)]  # a reject class of one image has nothing to be held out against
         self._middle, self._spread = np.median(own, axis=1), np.maximum(own.std(axis=1), 1e-6)
-        self._calibration = calibration_scores(self._strangeness(held_out), self._labels)
-        self._least_p = np.array([1.0 / (len(scores) + 1) for scores in self._calibration])
+        self._calibration = calibrate(self._strangeness(held_out), self._labels, self._names)
 
-    def _held_out_distances(self, train: IntArray, held_out: IntArray) -> FloatArray:
-        """The two distances of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
+    def _held_out_measures(self, train: IntArray, held_out: IntArray) -> FloatArray:
+        """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
         plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
-        if self.settings.metric == "lda" and len(np.unique(labels)) > 1:
+        if self.settings.metric != "lda":
+            return self._measures(distances(plain, references), plain, references, labels, None)
+        if len(np.unique(labels)) > 1:
             projection = self._learn(references, labels)
             to_learned = distances(projection(plain), projection(references))
         else:
             to_learned = distances(plain, references)
-        return self._two_distances(to_learned, plain, references, labels)
+        membership = kernel_ridge(references, labels, len(self._names))
+        return self._measures(to_learned, plain, references, labels, membership)
 
 
 class LogisticHead:
@@ -283,7 +277,7 @@ class LogisticHead:
         self._plain = normalised(embeddings, self._root)
         self._probabilities = self._learn(self._plain, self._labels)
         held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness)
-        self._calibration = calibration_scores(held_out, self._labels)
+        self._calibration = calibrate(held_out, self._labels, self._names)
         return self
 
     def predict(self, embeddings: Float32Array) -> Decisions:

@@ -33,6 +33,10 @@ class BackboneConfig(_Settings):
         "descriptors",
         description="backbone whose embeddings of the same crops join those of the first, which gains by it; null for none",
     )
+    isolate: bool = Field(
+        True,
+        description="show the backbone each object alone on an even background, in reference images too; what is beside sees all",
+    )
     batch: int = Field(32, ge=1, description="crops embedded at a time, and at once on a GPU: give it 256 there")
     settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
 
@@ -42,10 +46,14 @@ class HeadConfig(_Settings):
 
     name: str = Field("knn", description="head, as `slidepipe plugins list` shows it")
     alpha: float = Field(
-        0.1,
+        0.2,
         gt=0,
         lt=1,
         description="share of a genus's fossils that may be left unknown; what is stranger than that is not counted",
+    )
+    slide_shift: bool = Field(
+        True,
+        description="take out of the embeddings what a slide (its scanner, stain, focus) does to all its objects alike",
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="the head's own settings")
 

@@ -1,9 +1,15 @@
-"""Abstaining: how usual is an object among the references of a genus (class-conditional conformal p-values).
+"""Abstaining: how usual is an object among the references of a genus (conformal p-values).
 
-p = (1 + number of calibration scores of the genus that are at least as strange) / (n + 1); a genus is accepted when
-p > alpha. Objects of that genus that are drawn like its references are then missed at a rate of at most alpha
-(Vovk et al. 2005, Algorithmic Learning in a Random World, chapter 4). It bounds missed fossils, not false finds.
+Against n calibration scores, p = (1 + number of scores that are at least as strange) / (n + 1); a genus is accepted when
+p > alpha. Objects that are drawn like the references are then missed at a rate of at most alpha (Vovk et al. 2005,
+Algorithmic Learning in a Random World, chapter 4). It bounds missed fossils, not false finds.
+
+The p-value of a genus is the mean of two, weighted: against its own scores, n of them (weight n), and against those of all
+genera together (weight 40). Some twenty scores of its own alone place the limit of a genus by luck; the more there are, the
+more the genus speaks for itself, and the nearer its rate of missed fossils comes to alpha by itself and not on average.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +18,9 @@ from slidepipe.interfaces import FloatArray, IntArray, StrArray
 
 REJECT_PREFIX = "_"
 """A reference class whose name starts so (``_debris``) is learned, and never accepted as a genus."""
+
+_POOLED_WEIGHT = 40
+"""The weight of all genera's scores in the p-value of a genus, in references of its own; as measured (design/heads.md)."""
 
 
 def check_alpha(alpha: float, genera: StrArray) -> None:
@@ -58,23 +67,44 @@ def folds_within_class(labels: IntArray, folds: int) -> IntArray:
     return fold
 
 
-def calibration_scores(strangeness: FloatArray, labels: IntArray) -> list[FloatArray]:
-    """Sorted scores of the references to their own class.
+@dataclass(frozen=True)
+class Calibration:
+    """Scores that objects are compared with.
+
+    Attributes:
+        own: C arrays, float64 (n of the class,), ascending: the strangeness of held-out references to their own class.
+        pooled: float64 (N,), ascending: those of all genera.
+    """
+
+    own: tuple[FloatArray, ...]
+    pooled: FloatArray
+
+
+def calibrate(strangeness: FloatArray, labels: IntArray, names: StrArray) -> Calibration:
+    """What p-values are taken against.
 
     Args:
-        strangeness: float64 (M, C), held-out strangeness of each reference to each class.
+        strangeness: float64 (M, C), held-out strangeness of each reference to each class. Where a reference's own is not
+            finite (a reject class of one image, with nothing to be held out against), it is left out.
         labels: int64 (M,), class of each reference.
-
-    Returns:
-        C arrays, float64 (n of the class,), ascending.
+        names: str (C,), the classes; reject classes are not pooled.
     """
-    return [np.sort(strangeness[labels == label, label]) for label in range(strangeness.shape[1])]
+    scores = [strangeness[labels == label, label] for label in range(strangeness.shape[1])]
+    own = tuple(np.sort(values[np.isfinite(values)]) for values in scores)
+    genera = [values for values, name in zip(own, names, strict=True) if not str(name).startswith(REJECT_PREFIX)]
+    return Calibration(own, np.sort(np.concatenate(genera)))
 
 
-def p_values(strangeness: FloatArray, calibration: list[FloatArray]) -> FloatArray:
-    """Conformal p-values, float64 (N, C), of strangeness (N, C) against the calibration scores of each class."""
+def p_values(strangeness: FloatArray, calibration: Calibration) -> FloatArray:
+    """Conformal p-values, float64 (N, C), of strangeness (N, C) to each class."""
     table = np.empty_like(strangeness)
-    for label, scores in enumerate(calibration):
-        at_least_as_strange = len(scores) - np.searchsorted(scores, strangeness[:, label], side="left")
-        table[:, label] = (1 + at_least_as_strange) / (len(scores) + 1)
+    for label, own in enumerate(calibration.own):
+        alone, together = (_p_values(strangeness[:, label], scores) for scores in (own, calibration.pooled))
+        table[:, label] = (len(own) * alone + _POOLED_WEIGHT * together) / (len(own) + _POOLED_WEIGHT)
+    return table
+
+
+def _p_values(strangeness: FloatArray, scores: FloatArray) -> FloatArray:
+    at_least_as_strange = len(scores) - np.searchsorted(scores, strangeness, side="left")
+    table: FloatArray = (1 + at_least_as_strange) / (len(scores) + 1)
     return table

@@ -146,7 +146,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         # Written last, the report says that all the rest is there.
         (out / REPORT).unlink(missing_ok=True)
         write_manifest(_summary(out, states, 0, 0, redone=True), *record, tables=None)
-        counts = write_tables(out, states, find_heads, folder.names, config.counting)
+        counts = write_tables(out, states, find_heads, folder.names, config.counting, config.head.slide_shift)
         summary = _summary(
             out,
             states,

@@ -14,6 +14,7 @@ from slidepipe.config import CountingConfig
 from slidepipe.interfaces import FloatArray, Head
 from slidepipe.quality import faults, slide_properties
 from slidepipe.reference import ReferenceSet
+from slidepipe.shift import decide_slide
 from slidepipe.tasks import object_id
 from slidepipe.well import WellSlide
 
@@ -67,6 +68,7 @@ def classify_slide(
     mpp: tuple[float, float],
     find_head: Callable[[], tuple[Head, ReferenceSet]],
     limits: CountingConfig,
+    slide_shift: bool,
 ) -> SlideObjects:
     """The object rows of one slide whose stages are all published.
 
@@ -76,6 +78,7 @@ def classify_slide(
         mpp: micrometres a level-0 pixel, x and y.
         find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
         limits: from where on an object is unusable.
+        slide_shift: whether what the slide does to all its objects is taken out first (:mod:`slidepipe.shift`).
     """
     stored = store.read_stage(folder, "boxes")
     boxes = store.read_array(stored, "boxes").reshape(-1, 4)
@@ -86,7 +89,8 @@ def classify_slide(
     lost = ~np.isfinite(embeddings).all(axis=1)
     usable = np.flatnonzero(~lost)
     head, reference = find_head()
-    decided = head.predict(embeddings[usable])
+    seen = embeddings[usable]
+    decided = decide_slide(head, seen, reference.embeddings, reference.genera) if slide_shift else head.predict(seen)
     width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
     long_um = np.maximum(width_um, height_um)
     measured = slide_properties(folder)

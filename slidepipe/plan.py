@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 3, "tables": 5}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 4, "tables": 6}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -117,13 +117,16 @@ def embed_spec(config: Config) -> EmbedSpec:
     plugin = _spec("backbone", backbone.name, backbone.settings, config, backbone.weights)
     # A process that holds a card sees no other.
     device = "cuda" if cards(config) else config.run.device
-    if backbone.beside is None or backbone.beside == backbone.name:
-        return EmbedSpec(plugin, device, views, backbone.batch)
-    second = plugins.create("backbone", backbone.beside)
-    beside_views = int(getattr(second, "views", DEFAULT_VIEWS))
-    return EmbedSpec(
-        plugin, device, views, backbone.batch, _spec("backbone", backbone.beside, {}, config), beside_views
-    )
+    beside: EmbedSpec | None = None
+    if backbone.beside is not None and backbone.beside != backbone.name:
+        second = plugins.create("backbone", backbone.beside)
+        beside = EmbedSpec(
+            _spec("backbone", backbone.beside, {}, config),
+            "cpu",
+            int(getattr(second, "views", DEFAULT_VIEWS)),
+            backbone.batch,
+        )
+    return EmbedSpec(plugin, device, views, backbone.batch, backbone.isolate, beside)
 
 
 def cards(config: Config) -> tuple[int, ...]:
@@ -195,10 +198,7 @@ def plan_slide(
         "embeddings",
         STAGE_VERSIONS["embeddings"],
         cut,
-        embed.plugin.digest,
-        embed.views,
-        embed.batch,
-        _beside_identity(embed),
+        _embed_digest(embed),
     )
     state.job = SlideJob(
         slide_id=slide.slide_id,
@@ -257,13 +257,18 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
 
 def embedding_identity(embed: EmbedSpec) -> dict[str, Any]:
     """What must agree for embeddings to be comparable."""
-    return {**plugin_identity("backbone", embed.plugin), "views": embed.views, "beside": _beside_identity(embed)}
+    beside = embed.beside
+    return {
+        **plugin_identity("backbone", embed.plugin),
+        "views": embed.views,
+        "isolate": embed.isolate,
+        "beside": None if beside is None else {**embedding_identity(beside), "length": BESIDE_LENGTH},
+    }
 
 
-def _beside_identity(embed: EmbedSpec) -> dict[str, Any] | None:
-    if embed.beside is None:
-        return None
-    return {**plugin_identity("backbone", embed.beside), "views": embed.beside_views, "length": BESIDE_LENGTH}
+def _embed_digest(embed: EmbedSpec) -> str:
+    beside = (_embed_digest(embed.beside), BESIDE_LENGTH) if embed.beside else None
+    return store.fingerprint(embed.plugin.digest, embed.views, embed.batch, embed.isolate, beside)
 
 
 def reference_identity(embed: EmbedSpec) -> dict[str, Any]:
@@ -293,6 +298,7 @@ def tables_fingerprint(
         slides,
         head.digest,
         config.head.alpha,
+        config.head.slide_shift,
         reference,
         config.counting.model_dump(),
         labels,

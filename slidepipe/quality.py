@@ -13,9 +13,7 @@ from scipy import ndimage
 from slidepipe import store
 from slidepipe.config import CountingConfig
 from slidepipe.interfaces import BoolArray, FloatArray, IntArray, UInt8Array
-
-_BACKGROUND_PERCENT = 92
-"""The light of a crop's background: this percentile of its pixels, as an object seldom fills its whole box."""
+from slidepipe.isolate import BACKGROUND_PERCENT
 
 _PART_OF_OBJECT = 0.05
 """Optical density over the background from which on a pixel belongs to the object."""
@@ -54,7 +52,7 @@ def measure_crop(rgb: UInt8Array, um_per_px: float) -> tuple[float, float]:
         um_per_px: micrometres a pixel of the crop.
     """
     light = rgb.mean(axis=2, dtype=np.float32)
-    background = max(1.0, float(np.percentile(light, _BACKGROUND_PERCENT)))
+    background = max(1.0, float(np.percentile(light, BACKGROUND_PERCENT)))
     density = np.log10(background / np.maximum(light, 1.0))
     inside = density > _PART_OF_OBJECT
     if not inside.any():

@@ -41,6 +41,7 @@ def write_tables(
     find_heads: Callable[[], Heads],
     genera: Sequence[str],
     counting: CountingConfig,
+    slide_shift: bool,
 ) -> list[SlideCount]:
     """Classify and count every slide, and write :data:`TABLES`.
 
@@ -50,6 +51,7 @@ def write_tables(
         find_heads: gives the fitted head of each slide; asked where there are objects.
         genera: the columns of the count tables.
         counting: how the tables are made.
+        slide_shift: whether what a slide does to all its objects is taken out first (:mod:`slidepipe.shift`).
     """
     spike_genus = counting.spike_genus
     by_id = {state.slide.slide_id: state for state in states}
@@ -63,7 +65,7 @@ def write_tables(
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
                 find_head = functools.partial(find_heads_of, state.identity)
-                yield classify_slide(state.slide, state.job.folder, mpp, find_head, counting)
+                yield classify_slide(state.slide, state.job.folder, mpp, find_head, counting, slide_shift)
 
     def write(path: Path) -> None:
         for objects in write_objects(path, classified()):

@@ -7,7 +7,7 @@ backbones are kept by the worker between tasks.
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,7 @@ from slidepipe.detection import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
+from slidepipe.isolate import isolate
 from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import read_image
 from slidepipe.relocate import relocate, relocate_path
@@ -64,14 +65,19 @@ class PluginSpec:
 
 @dataclass(frozen=True)
 class EmbedSpec:
-    """How crops are embedded. ``beside``: a second backbone, on the CPU, whose embeddings join those of the first."""
+    """How crops are embedded.
+
+    Attributes:
+        isolate: the object of each crop alone (:mod:`slidepipe.isolate`).
+        beside: a second backbone, whose embeddings of the same crops join those of the first.
+    """
 
     plugin: PluginSpec
     device: str
     views: int
     batch: int
-    beside: PluginSpec | None = None
-    beside_views: int = 1
+    isolate: bool = False
+    beside: "EmbedSpec | None" = None
 
 
 @dataclass(frozen=True)
@@ -108,19 +114,9 @@ def get_detector(spec: PluginSpec) -> Detector:
     return plugins.create("detector", spec.name, json.loads(spec.settings))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def get_backbone(spec: PluginSpec, device: str) -> Backbone:
-    """The loaded backbone of ``spec``, kept by this process."""
-    return _load_backbone(spec, device)
-
-
-@functools.lru_cache(maxsize=1)
-def get_beside(spec: PluginSpec) -> Backbone:
-    """The loaded backbone of ``spec`` that stands beside another, kept by this process."""
-    return _load_backbone(spec, "cpu")
-
-
-def _load_backbone(spec: PluginSpec, device: str) -> Backbone:
+    """The loaded backbone of ``spec``, kept by this process, as is the one beside it."""
     plugins.register_files(spec.files)
     backbone = plugins.create("backbone", spec.name, json.loads(spec.settings), spec.weights).load(
         resolve_device(device)
@@ -268,32 +264,27 @@ def strip_crops(job: SlideJob) -> None:
 
 def embed_part(job: SlideJob, part: int) -> int:
     """Embed the stored crops of one part; returns how many objects it holds. A crop that is lost embeds as NaN."""
-    return _embed_part(job, part, part, lambda: get_backbone(job.embed.plugin, job.embed.device), job.embed.views)
+    return _embed_part(job, job.embed, part, part)
 
 
 def embed_beside_part(job: SlideJob, parts: int, part: int) -> int:
     """Embed the same by the backbone beside it, as part number ``parts`` + ``part``; returns 0, none being counted twice."""
-    beside = _beside(job.embed)
-    _embed_part(job, part, parts + part, lambda: get_beside(beside), job.embed.beside_views)
+    if job.embed.beside is None:
+        raise SlidepipeError("there is no backbone beside the other")
+    _embed_part(job, job.embed.beside, part, parts + part)
     return 0
 
 
-def _beside(spec: EmbedSpec) -> PluginSpec:
-    if spec.beside is None:
-        raise SlidepipeError("there is no backbone beside the other")
-    return spec.beside
-
-
-def _embed_part(job: SlideJob, part: int, kept_as: int, load: Callable[[], Backbone], views: int) -> int:
+def _embed_part(job: SlideJob, spec: EmbedSpec, part: int, kept_as: int) -> int:
     path = store.part_path(job.folder, "embeddings", job.fingerprints["embeddings"], kept_as)
     reader = store.CropReader(job.folder)
-    start, stop = part * job.embed.batch, min((part + 1) * job.embed.batch, len(reader))
+    start, stop = part * spec.batch, min((part + 1) * spec.batch, len(reader))
     if path.exists():
         return stop - start
     jpegs = reader.jpegs(start, stop)
     kept = [row for row, jpeg in enumerate(jpegs) if jpeg]
     names = [object_id(job.slide_id, start + row) for row in kept]
-    embeddings = embed_crops(load(), [decode_crop(jpegs[row]) for row in kept], names, views, job.embed.batch)
+    embeddings = _embed_by(spec, [decode_crop(jpegs[row]) for row in kept], names)
     every = np.full((len(jpegs), embeddings.shape[1]), np.nan, np.float32)
     every[kept] = embeddings
     store.save_part(path, embeddings=every)
@@ -332,10 +323,13 @@ def embed_reference_part(spec: EmbedSpec, root: Path, files: Sequence[str]) -> t
 
 def embed_images(spec: EmbedSpec, images: Sequence[UInt8Array], names: Sequence[str]) -> Float32Array:
     """Embed images, each uint8 (h, w, 3), as a run embeds crops: float32 (N, D)."""
-    own = embed_crops(get_backbone(spec.plugin, spec.device), images, names, spec.views, spec.batch)
-    if spec.beside is None:
-        return own
-    return join_embeddings(own, embed_crops(get_beside(spec.beside), images, names, spec.beside_views, spec.batch))
+    own = _embed_by(spec, images, names)
+    return own if spec.beside is None else join_embeddings(own, _embed_by(spec.beside, images, names))
+
+
+def _embed_by(spec: EmbedSpec, crops: Sequence[UInt8Array], names: Sequence[str]) -> Float32Array:
+    shown = [isolate(crop) for crop in crops] if spec.isolate else crops
+    return embed_crops(get_backbone(spec.plugin, spec.device), shown, names, spec.views, spec.batch)
 
 
 def look_around(folders: Sequence[Path]) -> tuple[str, list[str]]:

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from slidepipe import classify
 from slidepipe.classify import KnnHead, LogisticHead
-from slidepipe.conformal import calibration_scores, check_alpha, folds_within_class, p_values
+from slidepipe.conformal import calibrate, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError, SettingsError
 from slidepipe.interfaces import Head
-from slidepipe.metric import class_distances, distances, nearest_mean, normalised, shrinkage_lda
+from slidepipe.metric import class_distances, distances, kernel_ridge, normalised, shrinkage_lda
 
 GENERA = ("areoligera", "deflandrea", "spiniferites")
 Drawing = tuple[np.ndarray, np.ndarray]
@@ -228,11 +228,55 @@ def test_folds_hold_out_every_row_once_and_split_every_class(labels, folds):
         assert (np.diff(fold[labels == label]) >= 0).all()
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=30), st.floats(-1, 11))
-def test_the_p_value_is_the_counted_one(scores, strangeness):
-    calibration = calibration_scores(np.array(scores)[:, None], np.zeros(len(scores), dtype=np.int64))
-    expected = (1 + sum(score >= strangeness for score in scores)) / (len(scores) + 1)
-    assert p_values(np.array([[strangeness]]), calibration)[0, 0] == pytest.approx(expected)
+GENUS_SCORES = st.lists(st.floats(0, 10), min_size=1, max_size=30)
+
+
+def counted(scores: list[float], strangeness: float) -> float:
+    return (1 + sum(score >= strangeness for score in scores)) / (len(scores) + 1)
+
+
+def scored(*genera: list[float]) -> Drawing:
+    """The strangeness (M, C) of each row to its own class, infinite to others, and its label."""
+    labels = np.repeat(np.arange(len(genera)), [len(scores) for scores in genera])
+    strangeness = np.full((len(labels), len(genera)), np.inf)
+    strangeness[np.arange(len(labels)), labels] = np.concatenate(genera)
+    return strangeness, labels
+
+
+@given(GENUS_SCORES, GENUS_SCORES, st.floats(-1, 11))
+def test_the_p_value_weighs_the_own_scores_against_those_of_all(own, other, strangeness):
+    calibration = calibrate(*scored(own, other), np.array(["azolla", "bisaccate"]))
+    weight = len(own) / (len(own) + 40)
+    expected = weight * counted(own, strangeness) + (1 - weight) * counted(own + other, strangeness)
+    assert p_values(np.array([[strangeness, 0.0]]), calibration)[0, 0] == pytest.approx(expected)
+
+
+@given(GENUS_SCORES, st.floats(-1, 11))
+def test_the_p_value_of_a_single_genus_is_the_counted_one(scores, strangeness):
+    calibration = calibrate(*scored(scores), np.array(["azolla"]))
+    assert p_values(np.array([[strangeness]]), calibration)[0, 0] == pytest.approx(counted(scores, strangeness))
+
+
+def test_debris_is_not_pooled_with_the_genera():
+    calibration = calibrate(*scored([1.0, 2.0], [50.0] * 30), np.array(["azolla", "_debris"]))
+    np.testing.assert_array_equal(calibration.pooled, [1.0, 2.0])
+
+
+def test_what_has_nothing_to_be_held_out_against_is_left_out():
+    calibration = calibrate(*scored([1.0, 2.0, np.inf]), np.array(["azolla"]))
+    np.testing.assert_array_equal(calibration.own[0], [1.0, 2.0])
+
+
+@given(st.floats(0.01, 0.99), st.integers(2, 40), st.integers(0, 200))
+def test_an_alpha_that_is_not_refused_can_be_reached(alpha, count, others):
+    """As strange as can be is unknown wherever ``check_alpha`` let the alpha through."""
+    genera = np.array(["azolla"] * count + ["bisaccate"] * (count + others))
+    try:
+        check_alpha(alpha, genera)
+    except SettingsError:
+        return
+    calibration = calibrate(*scored([1.0] * count, [1.0] * (count + others)), np.array(["azolla", "bisaccate"]))
+    assert (p_values(np.array([[9.0, 9.0]]), calibration) <= alpha * (1 + 1e-9)).all()
 
 
 @settings(max_examples=30)
@@ -280,30 +324,34 @@ def test_lda_needs_two_classes():
         shrinkage_lda(np.eye(3), np.zeros(3, dtype=np.int64), 0.3)
 
 
-def test_objects_between_genera_are_doubted_by_the_second_metric():
-    """Doubted ones get the least p-value of their genus; without a second metric nothing changes but that."""
-    blur = np.random.default_rng(3).normal(0, 0.6, (660, 40))  # the clouds run into one another
+def test_objects_between_two_genera_are_unknown():
     embeddings, genera = drawn(20, 0)
-    embeddings = np.maximum(embeddings + blur[:60], 0).astype(np.float32)
-    between = np.maximum(drawn(200, 1)[0] + blur[60:], 0).astype(np.float32)
-    asked = KnnHead().fit(embeddings, genera, 0.1).predict(between)
-    alone = KnnHead(KnnHead.Settings(second_shrinkage=None)).fit(embeddings, genera, 0.1).predict(between)
-    np.testing.assert_array_equal(asked.genus, alone.genus)
-    changed = asked.p_value != alone.p_value
-    assert changed.any()
-    np.testing.assert_allclose(asked.p_value[changed], 1 / 21)
-    assert (alone.accepted | ~asked.accepted).all()
+    first, second = (drawn(30, 1)[0][start : start + 30] for start in (0, 30))
+    head = KnnHead().fit(embeddings, genera, 0.1)
+    assert head.predict(first).accepted.mean() > 0.8
+    assert not head.predict((first + second) / 2).accepted.any()
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_metric_that_is_not_learned_asks_no_second_one(metric):
+def test_kernel_ridge_knows_its_own_and_nothing_far_away():
     embeddings, genera = drawn(20, 0)
-    fresh = np.concatenate([drawn(30, 1)[0], debris(30, 3)])
-    answers = [
-        KnnHead(KnnHead.Settings(metric=metric, second_shrinkage=second)).fit(embeddings, genera, 0.1).predict(fresh)
-        for second in (0.1, None)
-    ]
-    np.testing.assert_array_equal(answers[0].p_value, answers[1].p_value)
+    labels = np.unique(genera, return_inverse=True)[1]
+    membership = kernel_ridge(embeddings.astype(float), labels, 4)
+    belongs = membership(distances(drawn(30, 1)[0].astype(float), embeddings.astype(float)))
+    assert belongs.shape == (90, 4)
+    np.testing.assert_array_equal(belongs.argmax(axis=1), np.repeat([0, 1, 2], 30))
+    np.testing.assert_allclose(belongs.max(axis=1), 1, atol=0.25)
+    np.testing.assert_allclose(belongs[:, 3], 0, atol=1e-12)  # a class without references
+    assert np.abs(membership(np.full((1, 60), 100.0))).max() < 1e-12
+
+
+def test_kernel_ridge_agrees_with_the_formula_written_out():
+    rows = np.array([[0.0], [1.0], [3.0]])
+    membership = kernel_ridge(rows, np.array([0, 0, 1]), 2)
+    width = 1.0  # of the squares 0 0 0 1 1 4 4 9 9
+    kernel = np.exp(-((rows - rows.T) ** 2) / width)
+    size = np.array([2, 2, 1]) * np.mean([1 / 2, 1 / 2, 1])
+    weights = np.linalg.inv(kernel + 0.1 * np.diag(size)) @ np.array([[1, 0], [1, 0], [0, 1]])
+    np.testing.assert_allclose(membership(distances(np.array([[0.5]]), rows)), np.exp(-((rows.T - 0.5) ** 2)) @ weights)
 
 
 def test_the_genus_is_that_of_the_least_mean_distance_to_its_nearest():
@@ -318,18 +366,3 @@ def test_the_genus_is_that_of_the_least_mean_distance_to_its_nearest():
 
     assert genus(weighting="distance") == "areoligera"
     assert genus(weighting="genus") == genus() == "deflandrea"
-
-
-def test_nearest_mean_agrees_with_the_discriminant_written_out():
-    rng = np.random.default_rng(5)
-    labels = np.repeat(np.arange(4), 15)
-    rows = rng.normal(0, 1, (60, 6)) + rng.normal(0, 2, (4, 6))[labels]
-    shrinkage = 0.3
-    means = np.stack([rows[labels == label].mean(axis=0) for label in range(4)])
-    within = (rows - means[labels]).T @ (rows - means[labels]) / 60
-    scatter = (1 - shrinkage) * within + shrinkage * np.trace(within) / 6 * np.eye(6)
-    queries = rng.normal(0, 3, (40, 6))
-    gaps = queries[:, None] - means[None]
-    expected = np.einsum("nci,ij,ncj->nc", gaps, np.linalg.inv(scatter), gaps).argmin(axis=1)
-    second = nearest_mean(shrinkage_lda(rows, labels, shrinkage), rows, labels, 4)
-    np.testing.assert_array_equal(second(queries), expected)

@@ -14,7 +14,7 @@ from slidepipe.cli import main
 from slidepipe.config import parse_config
 from slidepipe.embed import embed_crops
 from slidepipe.errors import ResultsError, SettingsError
-from slidepipe.plan import embed_spec, plugin_identity
+from slidepipe.plan import embed_spec, embedding_identity
 from slidepipe.results import Results
 from tests.synthetic import make_well
 
@@ -137,12 +137,15 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     """A well whose crops are embedded by a backbone that exists, as a run would have."""
     folder = make_well(tmp_path / "r", 2, 4)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["settings"] = {"plugins": [str(test_plugins)], "backbone": {"name": "mean-colour", "beside": None}}
+    manifest["settings"] = {
+        "plugins": [str(test_plugins)],
+        "backbone": {"name": "mean-colour", "isolate": False, "beside": None},
+    }
     config = parse_config(manifest["settings"], "test")
     plugins.register_files(config.plugins)
     spec = embed_spec(config)
     backbone = plugins.create("backbone", "mean-colour").load("cpu")
-    manifest["backbone"] = {**plugin_identity("backbone", spec.plugin), "views": spec.views, "weights_sha256": None}
+    manifest["backbone"] = {**embedding_identity(spec), "weights_sha256": None}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     results = Results(folder)
     for slide in manifest["slides"]:

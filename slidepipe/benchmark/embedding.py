@@ -98,7 +98,7 @@ def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
     if has_published_mode(plugin.name):
         settings = json.dumps({**json.loads(plugin.settings), "preprocessing": "published"}, sort_keys=True)
         plugin = replace(plugin, settings=settings)
-    return replace(spec, plugin=plugin, views=1, beside=None)
+    return replace(spec, plugin=plugin, views=1, isolate=False, beside=None)
 
 
 def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Workers) -> Embedded | None:

@@ -118,6 +118,7 @@ def _protocols(metrics: Mapping[str, Any]) -> str:
     rows = [
         ["preprocessing", published.get("preprocessing", ""), "the backbone's own, as in a run"],
         ["views averaged", "1", str((slidepipe or {}).get("views", ""))],
+        ["the object alone, on an even background", "no", "yes" if (slidepipe or {}).get("isolate") else "no"],
         ["joined by the embeddings of", "", str((slidepipe or {}).get("beside") or "")],
         pair("nn f1 (95 % interval)", "nn_f1"),
         pair("p@n_k (95 % interval)", "p_at_nr"),

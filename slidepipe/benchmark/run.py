@@ -179,7 +179,8 @@ def score_backbone(
         metrics["slidepipe"] = {
             **scores["slidepipe"].summary,
             "views": spec.views,
-            "beside": spec.beside.name if spec.beside else None,
+            "isolate": spec.isolate,
+            "beside": spec.beside.plugin.name if spec.beside else None,
             "intervals": bootstrap_intervals(data.labels, scores["slidepipe"]),
             "confusion": scores["slidepipe"].confusion.tolist(),
             "head": {

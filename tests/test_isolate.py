@@ -1,0 +1,74 @@
+"""The object of a crop alone, on an even background."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from slidepipe.isolate import find_object, isolate
+
+EVEN = 230
+PAPER = (235, 228, 220)
+
+
+def drawn_crop(
+    side: int = 200, wall: tuple[int, int, int] = (190, 150, 90), paper: tuple[int, int, int] = PAPER
+) -> np.ndarray:
+    """A ring with an empty inside in the middle, and a black shard in the corner."""
+    image = Image.new("RGB", (side, side), paper)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((side * 0.2, side * 0.2, side * 0.8, side * 0.8), outline=wall, width=max(1, side // 20))
+    draw.polygon([(0, 0), (side * 0.12, 0), (0, side * 0.12)], fill=(20, 15, 15))
+    return np.asarray(image)
+
+
+def test_the_object_stays_and_its_neighbour_goes():
+    crop = drawn_crop()
+    alone = isolate(crop)
+    assert alone.shape == crop.shape
+    assert alone.dtype == np.uint8
+    assert (alone[:30, :30] == EVEN).all(), "the shard in the corner is no part of the object"
+    wall = crop[44, 100].astype(float) / np.array(PAPER)
+    np.testing.assert_allclose(alone[44, 100], wall * EVEN, atol=2)
+
+
+def test_what_the_object_encloses_is_the_object():
+    crop = drawn_crop().copy()
+    crop[95:105, 95:105] = (120, 60, 30)
+    assert (isolate(crop)[97:103, 97:103] < 200).all()
+
+
+def test_a_pale_object_is_not_given_up_for_dark_dirt():
+    crop = drawn_crop(wall=tuple(int(value * 0.93) for value in PAPER))
+    alone = isolate(crop)
+    assert (alone[:20, :20] == EVEN).all()
+    assert abs(float(alone[44, 100].mean()) - 0.93 * EVEN) < 3
+
+
+def test_a_crop_without_an_object_stays_whole():
+    crop = np.full((40, 60, 3), 200, np.uint8)
+    assert (isolate(crop) == EVEN).all()
+    assert find_object(np.full((40, 60, 3), EVEN, np.uint8)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.floats(0.75, 1.0)] * 3))
+def test_the_light_of_the_scanner_makes_no_difference(light):
+    crop = drawn_crop()
+    dimmed = np.rint(crop * np.array(light)).astype(np.uint8)
+    difference = isolate(crop).astype(int) - isolate(dimmed).astype(int)
+    assert np.percentile(np.abs(difference), 99) <= 4
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_crop_gives_the_turned_object(turns):
+    crop = drawn_crop()
+    difference = np.rot90(isolate(crop), turns).astype(int) - isolate(np.rot90(crop, turns)).astype(int)
+    assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (300, 2, 3), (700, 500, 3)])
+def test_any_size(shape):
+    crop = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert isolate(crop).shape == shape
