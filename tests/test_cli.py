@@ -30,6 +30,8 @@ def options(colour_well: Path, test_plugins: Path) -> list[object]:
         "mean-colour",
         "--scheduler",
         "threads",
+        "--alpha",
+        "0.05",
     ]
 
 
