@@ -13,12 +13,14 @@ from slidepipe.config import Config, parse_config
 from slidepipe.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
+from slidepipe.isolate import isolate
 from slidepipe.manifest import RunSummary
 from slidepipe.search import embed_image
 from slidepipe.tables import TABLES
 from slidepipe_descriptors import DescriptorBackbone
 from slidepipe_descriptors.features import DIM
 from tests import drawn
+from tests.plugins_for_tests import MeanColour
 
 BYTES_TABLES = TABLES
 
@@ -130,6 +132,37 @@ def test_another_backbone_embeds_again_from_stored_crops(
     run(colour_well / "well", out, config, backbone={"name": "mean-colour", "views": 8})
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert slidepipe.open_results(out).manifest["settings"]["backbone"]["views"] == 8
+
+
+def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
+    finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
+) -> None:
+    out = tmp_path / "results"
+    shutil.copytree(finished, out)
+    backbone, slide = MeanColour().load("cpu"), "1_2-3 200,5 mC"
+    crops = [slidepipe.open_results(out).crop(f"{slide}:{row:05d}") for row in range(5)]
+    for shown, changes in (([isolate(crop) for crop in crops], {}), (crops, {"isolate": False})):
+        assert run(colour_well / "well", out, config, backbone={**config["backbone"], **changes}).redone == bool(
+            changes
+        )
+        results = slidepipe.open_results(out)
+        assert results.manifest["backbone"]["isolate"] is not bool(changes)
+        expected = embed_crops(backbone, shown, ["x"] * 5, 1, 32)
+        np.testing.assert_allclose(results.embeddings(slide)[...], expected, rtol=1e-6)
+
+
+def test_the_shift_of_a_slide_is_taken_out_by_classification_alone(
+    finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
+) -> None:
+    out = tmp_path / "results"
+    shutil.copytree(finished, out)
+    stages = {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*") if path.is_file()}
+    before = slidepipe.open_results(out).objects
+    assert run(colour_well / "well", out, config, head={**config["head"], "slide_shift": False}).redone
+    assert {path: path.stat().st_mtime_ns for path in stages} == stages
+    after = slidepipe.open_results(out).objects
+    assert (before["x0"] == after["x0"]).all()
+    assert (before["distance"] != after["distance"]).mean() > 0.9
 
 
 def copied_well(colour_well: Path, tmp_path: Path) -> Path:
