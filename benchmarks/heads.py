@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.interfaces import Fit, Head
-from slidepipe.isolate import isolate
+from slidepipe.isolate import BACKGROUND_PERCENT, isolate
 from slidepipe.present import present, views
 from slidepipe_descriptors import DescriptorBackbone
 
@@ -96,16 +96,16 @@ def well_crops(well: Path, margin: float) -> Iterator[np.ndarray]:
         yield np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
 
 
-BACKGROUND_PERCENTILE, DARK = 92, 0.04
-"""What counts as the bare slide of a crop, and the optical density above it that belongs to the object."""
+DARK = 0.04
+"""The optical density over a crop's background that belongs to the object."""
 
 
 def turned(crop: np.ndarray) -> np.ndarray:
     """uint8 (h, w, 3): ``crop`` turned by 45 degrees on its own background and boxed anew, as a detector would."""
-    bare = tuple(np.percentile(crop.reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0).astype(int).tolist())
+    bare = tuple(np.percentile(crop.reshape(-1, 3), BACKGROUND_PERCENT, axis=0).astype(int).tolist())
     image = Image.fromarray(crop).rotate(45, Image.Resampling.BICUBIC, expand=True, fillcolor=bare)
     pixels = np.asarray(image)
-    light = np.percentile(pixels.reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0).mean()
+    light = np.percentile(pixels.reshape(-1, 3), BACKGROUND_PERCENT, axis=0).mean()
     density = -np.log10(np.clip(pixels.astype(np.float32).mean(axis=2) / light, 0.01, 2.0))
     reach_px = max(1, round(max(pixels.shape[:2]) / 250))
     edge_px = 4 * reach_px  # so that the closing does not eat an object that touches the edge

@@ -7,6 +7,7 @@ from each other, so debris, or a genus that is not among the references, may lan
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -93,6 +94,29 @@ def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray]
     return ordered
 
 
+@dataclass(frozen=True)
+class _Space:
+    """What is learned from M references, and where they lie in it.
+
+    Attributes:
+        plain: float64 (M, D), the references before anything is learned.
+        labels: int64 (M,).
+        learned: float64 (M, .), the references in the learned space; ``plain`` where none is learned.
+        projection: into the learned space.
+        membership: the kernel regression, where the metric asks one.
+    """
+
+    plain: FloatArray
+    labels: IntArray
+    learned: FloatArray
+    projection: Projection | None
+    membership: Membership | None
+
+    def to_learned(self, plain: FloatArray) -> FloatArray:
+        """Distances of float64 (N, D) to the references in the learned space: float64 (N, M)."""
+        return distances(plain if self.projection is None else self.projection(plain), self.learned)
+
+
 class KnnHead:
     """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
 
@@ -125,8 +149,6 @@ class KnnHead:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
-        self._projection: Projection | None = None
-        self._membership: Membership | None = None
 
     def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
         """Learn the metric and the calibration scores from the reference set.
@@ -143,17 +165,11 @@ class KnnHead:
         self._names, self._labels = _encoded(embeddings, genera, alpha)
         self._alpha, self._dim = alpha, embeddings.shape[1]
         self._root = not has_negative(embeddings)
-        self._plain = self._unlearned(embeddings)
-        if self.settings.metric == "lda":
-            if len(self._names) < 2:
-                raise ReferenceSetError(
-                    f"reference set: only {self._names[0]} in it, and metric lda needs two classes; use metric: cosine"
-                )
-            self._projection = self._learn(self._plain, self._labels)
-            self._learned = self._projection(self._plain)
-            self._membership = kernel_ridge(self._plain, self._labels, len(self._names))
-        else:
-            self._learned = self._plain
+        if self.settings.metric == "lda" and len(self._names) < 2:
+            raise ReferenceSetError(
+                f"reference set: only {self._names[0]} in it, and metric lda needs two classes; use metric: cosine"
+            )
+        self._space = self._learn(self._unlearned(embeddings), self._labels)
         self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_measures))
         return self
 
@@ -170,10 +186,9 @@ class KnnHead:
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
         for part in _chunks(embeddings, len(self._labels)):
             plain = self._unlearned(embeddings[part])
-            learned = plain if self._projection is None else self._projection(plain)
-            to_learned = distances(learned, self._learned)
+            to_learned = self._space.to_learned(plain)
             rows, found = _nearest(to_learned, k)
-            measures = self._measures(to_learned, plain, self._plain, self._labels, self._membership)
+            measures = self._measures(self._space, plain, to_learned)
             if self.settings.weighting == "genus":
                 chosen = measures[0].argmin(axis=1)
             else:
@@ -193,27 +208,26 @@ class KnnHead:
         rows = embeddings.astype(np.float64)
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
-    def _learn(self, plain: FloatArray, labels: IntArray) -> Projection:
+    def _learn(self, plain: FloatArray, labels: IntArray) -> _Space:
+        if self.settings.metric != "lda":
+            return _Space(plain, labels, plain, None, None)
+        membership = kernel_ridge(plain, labels, len(self._names))
+        if len(np.unique(labels)) < 2:  # a fold may leave one class only
+            return _Space(plain, labels, plain, None, membership)
         # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
         many = self._dim > 1.5 * len(self._labels)
         fitting = 0.5 if self._root else 0.7 if many else 0.25
-        return shrinkage_lda(plain, labels, self.settings.shrinkage or fitting)
+        projection = shrinkage_lda(plain, labels, self.settings.shrinkage or fitting)
+        return _Space(plain, labels, projection(plain), projection, membership)
 
-    def _measures(
-        self,
-        to_learned: FloatArray,
-        plain: FloatArray,
-        references: FloatArray,
-        labels: IntArray,
-        membership: Membership | None,
-    ) -> FloatArray:
+    def _measures(self, space: _Space, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
         """How far from each genus: in the learned space, in the plain one, by kernel regression. float64 (1 or 3, N, C)."""
         classes = len(self._names)
-        learned = class_distances(to_learned, labels, classes, self.settings.k)
-        if membership is None:
+        learned = class_distances(to_learned, space.labels, classes, self.settings.k)
+        if space.membership is None:
             return learned[None]
-        to_plain = distances(plain, references)
-        return np.stack([learned, class_distances(to_plain, labels, classes, 1), -membership(to_plain)])
+        to_plain = distances(plain, space.plain)
+        return np.stack([learned, class_distances(to_plain, space.labels, classes, 1), -space.membership(to_plain)])
 
     def _strangeness(self, measures: FloatArray) -> FloatArray:
         """Smooth maximum of the standardised measures: none makes up for another."""
@@ -229,16 +243,9 @@ class KnnHead:
 
     def _held_out_measures(self, train: IntArray, held_out: IntArray) -> FloatArray:
         """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
-        plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
-        if self.settings.metric != "lda":
-            return self._measures(distances(plain, references), plain, references, labels, None)
-        if len(np.unique(labels)) > 1:
-            projection = self._learn(references, labels)
-            to_learned = distances(projection(plain), projection(references))
-        else:
-            to_learned = distances(plain, references)
-        membership = kernel_ridge(references, labels, len(self._names))
-        return self._measures(to_learned, plain, references, labels, membership)
+        plain = self._space.plain[held_out]
+        space = self._learn(self._space.plain[train], self._labels[train])
+        return self._measures(space, plain, space.to_learned(plain))
 
 
 class LogisticHead:

@@ -97,10 +97,12 @@ def calibrate(strangeness: FloatArray, labels: IntArray, names: StrArray) -> Cal
 
 def p_values(strangeness: FloatArray, calibration: Calibration) -> FloatArray:
     """Conformal p-values, float64 (N, C), of strangeness (N, C) to each class."""
-    table = np.empty_like(strangeness)
-    for label, own in enumerate(calibration.own):
-        alone, together = (_p_values(strangeness[:, label], scores) for scores in (own, calibration.pooled))
-        table[:, label] = (len(own) * alone + _POOLED_WEIGHT * together) / (len(own) + _POOLED_WEIGHT)
+    alone = np.stack(
+        [_p_values(column, own) for column, own in zip(strangeness.T, calibration.own, strict=True)], axis=1
+    )
+    together = _p_values(strangeness, calibration.pooled)
+    counts = np.array([len(own) for own in calibration.own])
+    table: FloatArray = (counts * alone + _POOLED_WEIGHT * together) / (counts + _POOLED_WEIGHT)
     return table
 
 

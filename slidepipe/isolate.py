@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from slidepipe.interfaces import BoolArray, UInt8Array
+from slidepipe.masks import EIGHT, fill_holes, framed
 
 BACKGROUND_PERCENT = 92
 """The light of a crop's background: this percentile of its pixels, as an object seldom fills its whole box."""
@@ -69,14 +70,14 @@ def find_object(even: UInt8Array) -> BoolArray:
 
 def _central_piece(dark: BoolArray) -> BoolArray | None:
     margin = 2 * _CLOSED_PX  # closing must not grow things at the border
-    closed = ndimage.binary_closing(np.pad(dark, margin), iterations=_CLOSED_PX)[margin:-margin, margin:-margin]
-    pieces, count = ndimage.label(closed, np.ones((3, 3), bool))
+    closed = ndimage.binary_closing(framed(dark, margin), iterations=_CLOSED_PX)[margin:-margin, margin:-margin]
+    pieces, count = ndimage.label(closed, EIGHT)
     if not count:
         return None
     y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in dark.shape)
     weight = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * _CENTRE_SIGMA**2))
     heaviest = 1 + int(np.argmax(np.bincount(pieces.ravel(), weight.ravel())[1:]))
-    return np.asarray(ndimage.binary_fill_holes(pieces == heaviest), dtype=bool)
+    return fill_holes(pieces == heaviest)
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """What a slide does to all its objects alike (its scanner, stain, focus), found and taken out of their embeddings.
 
 The objects of a slide differ from the references of their genera all in one direction. Those that a head accepts show which:
-the mean of their differences is subtracted from every object of the slide, and the head decides again. On made wells this is
-most of what parts an object from the image it was made of (design/heads.md).
+the mean of their differences is subtracted from every object of the slide, and the head decides again (design/heads.md has what
+that gained).
 """
 
 import numpy as np

@@ -12,13 +12,12 @@ EVEN = 230
 PAPER = (235, 228, 220)
 
 
-def drawn_crop(
-    side: int = 200, wall: tuple[int, int, int] = (190, 150, 90), paper: tuple[int, int, int] = PAPER
-) -> np.ndarray:
+def drawn_crop(wall: tuple[int, int, int] = (190, 150, 90)) -> np.ndarray:
     """A ring with an empty inside in the middle, and a black shard in the corner."""
-    image = Image.new("RGB", (side, side), paper)
+    side = 200
+    image = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.ellipse((side * 0.2, side * 0.2, side * 0.8, side * 0.8), outline=wall, width=max(1, side // 20))
+    draw.ellipse((side * 0.2, side * 0.2, side * 0.8, side * 0.8), outline=wall, width=side // 20)
     draw.polygon([(0, 0), (side * 0.12, 0), (0, side * 0.12)], fill=(20, 15, 15))
     return np.asarray(image)
 
