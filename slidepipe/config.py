@@ -27,7 +27,8 @@ class BackboneConfig(_Settings):
     weights: Path | None = Field(None, description="weights file, where the backbone takes one")
     views: Literal[1, 8] | None = Field(
         None,
-        description="average each embedding over 1 view or the 8 flips and quarter turns; empty: what serves the backbone (8)",
+        description="average each embedding over 1 view or 8 flips and quarter turns, half of them 45 degrees on if isolated; "
+        "empty: what serves the backbone (8)",
     )
     beside: str | None = Field(
         "descriptors",

@@ -5,7 +5,8 @@ What an embedding is never depends on how many crops went through together or in
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,12 @@ def local_cards(device: str) -> tuple[int, ...]:
 
 
 def embed_crops(
-    backbone: Backbone, crops: Sequence[UInt8Array], names: Sequence[str], view_count: int, batch: int
+    backbone: Backbone,
+    crops: Sequence[UInt8Array],
+    names: Sequence[str],
+    view_count: int,
+    batch: int,
+    halfway: Sequence[UInt8Array] | None = None,
 ) -> Float32Array:
     """Embed crops with a loaded backbone.
 
@@ -68,6 +74,7 @@ def embed_crops(
         names: N names (object ids or files) for messages.
         view_count: 1, or 8 to average the embedding over the flips and quarter turns.
         batch: crops a call; halved when the device runs out of memory.
+        halfway: the same crops turned by 45 degrees; of eight views the four mirrored ones are then of these.
 
     Returns:
         float32 (N, D).
@@ -79,9 +86,14 @@ def embed_crops(
     parts: list[Float32Array] = []
     start = 0
     while start < len(crops):
-        squares = present(crops[start : start + batch], backbone.input_px, fit)
+        part = slice(start, start + batch)
+        squares = present(crops[part], backbone.input_px, fit)
+        shown = views(squares, view_count)
+        if halfway is not None and view_count == 8:
+            mirrored = views(present(halfway[part], backbone.input_px, fit), 8)
+            shown = chain(islice(shown, 4), islice(mirrored, 4, 8))
         try:
-            embedding = _embed_views(backbone, squares, view_count)
+            embedding = _embed_views(backbone, shown, view_count)
         except Exception as error:
             if not _is_out_of_memory(error) or batch == 1:
                 raise
@@ -115,19 +127,19 @@ def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
     return np.concatenate([first, second], axis=1).astype(np.float32)
 
 
-def _embed_views(backbone: Backbone, squares: UInt8Array, view_count: int) -> Float32Array:
+def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array], view_count: int) -> Float32Array:
     total: Float32Array | None = None
-    for view in views(squares, view_count):
+    for view in shown:
         embedding = backbone.embed(view)
         if (
             not isinstance(embedding, np.ndarray)
             or embedding.dtype != np.float32
-            or embedding.shape != (len(squares), backbone.dim)
+            or embedding.shape != (len(view), backbone.dim)
         ):
             shape, dtype = getattr(embedding, "shape", None), getattr(embedding, "dtype", type(embedding).__name__)
             raise PluginError(
-                f"{backbone.name}: embed gave {dtype} {shape} for {len(squares)} crops; "
-                f"its contract is float32 ({len(squares)}, {backbone.dim})"
+                f"{backbone.name}: embed gave {dtype} {shape} for {len(view)} crops; "
+                f"its contract is float32 ({len(view)}, {backbone.dim})"
             )
         total = embedding if total is None else total + embedding
     if total is None:

@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 4, "tables": 6}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 5, "tables": 6}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -260,6 +260,7 @@ def embedding_identity(embed: EmbedSpec) -> dict[str, Any]:
     beside = embed.beside
     return {
         **plugin_identity("backbone", embed.plugin),
+        "stage": STAGE_VERSIONS["embeddings"],
         "views": embed.views,
         "isolate": embed.isolate,
         "beside": None if beside is None else {**embedding_identity(beside), "length": BESIDE_LENGTH},
@@ -273,7 +274,7 @@ def _embed_digest(embed: EmbedSpec) -> str:
 
 def reference_identity(embed: EmbedSpec) -> dict[str, Any]:
     """What the embeddings of reference images depend on besides the images."""
-    return {**embedding_identity(embed), "batch": embed.batch, "stage": STAGE_VERSIONS["embeddings"]}
+    return {**embedding_identity(embed), "batch": embed.batch}
 
 
 def tables_fingerprint(

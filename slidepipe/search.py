@@ -34,7 +34,7 @@ _COLUMNS = [
     "x0", "y0", "x1", "y1",
 ]  # fmt: skip
 #: What of a manifest's backbone must agree for embeddings to be comparable.
-_IDENTITY = ("name", "version", "settings", "files", "views", "isolate", "beside", "weights_sha256")
+_IDENTITY = ("name", "version", "stage", "settings", "files", "views", "isolate", "beside", "weights_sha256")
 
 
 @dataclass(frozen=True)

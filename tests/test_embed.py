@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Float32Array, UInt8Array
+from slidepipe.present import present, views
 from tests.plugins_for_tests import MeanColour
 
 
@@ -41,6 +42,34 @@ def test_eight_views_make_turns_alike() -> None:
     eight = embed_crops(Corner(), turned, names(4), 8, 4)
     assert np.abs(one - one[0]).max() > 1
     np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=1e-6)
+
+
+@given(st.integers(1, 9), st.permutations(range(7)))
+def test_half_of_eight_views_are_of_the_crops_turned_halfway(batch: int, order: list[int]) -> None:
+    crops = crops_of(7)
+    halfway = [255 - crop for crop in crops]
+
+    class Corners(MeanColour):
+        def embed(self, crops: UInt8Array) -> Float32Array:
+            return crops[:, 0, :2].reshape(len(crops), 6).astype(np.float32)
+
+    upright, mirrored = (
+        np.mean(
+            [
+                [Corners().embed(view)[0] for view in part(views(present([crop], Corners.input_px, "squeeze"), 8))]
+                for crop in of
+            ],
+            1,
+        )
+        for of, part in ((crops, lambda all_: list(all_)[:4]), (halfway, lambda all_: list(all_)[4:]))
+    )
+    found = embed_crops(
+        Corners(), [crops[index] for index in order], names(7), 8, batch, [halfway[index] for index in order]
+    )
+    np.testing.assert_allclose(found, ((upright + mirrored) / 2)[order], rtol=1e-5)
+    np.testing.assert_array_equal(
+        embed_crops(Corners(), crops, names(7), 1, batch, halfway), embed_crops(Corners(), crops, names(7), 1, batch)
+    )
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))

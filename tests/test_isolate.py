@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slidepipe.isolate import find_object, isolate
+from slidepipe.isolate import find_object, isolate, turned
 
 EVEN = 230
 PAPER = (235, 228, 220)
@@ -71,3 +71,32 @@ def test_a_turned_crop_gives_the_turned_object(turns):
 def test_any_size(shape):
     crop = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert isolate(crop).shape == shape
+
+
+def bar(long_px: int = 120, wide_px: int = 20) -> np.ndarray:
+    """A brown bar alone on even background, as ``isolate`` leaves it."""
+    alone = np.full((wide_px + 10, long_px + 10, 3), EVEN, np.uint8)
+    alone[5:-5, 5:-5] = (150, 110, 60)
+    return alone
+
+
+def test_a_turned_object_gets_a_box_of_its_own():
+    slanting = turned(bar(), 45)
+    across = (120 + 20) / np.sqrt(2)
+    np.testing.assert_allclose(slanting.shape[:2], (across, across), atol=3)
+    level = turned(slanting, -45)
+    np.testing.assert_allclose(level.shape, (20, 120, 3), atol=4)
+    np.testing.assert_allclose(level[10, 20:100], np.broadcast_to((150, 110, 60), (80, 3)), atol=2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-360, 360))
+def test_turning_neither_adds_nor_loses_any_of_the_object(degrees):
+    alone = isolate(drawn_crop())
+    lost = np.subtract(*((EVEN - picture.astype(float)).sum() for picture in (alone, turned(alone, degrees))))
+    assert abs(lost) < 0.02 * (EVEN - alone.astype(float)).sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (40, 60, 3)])
+def test_what_has_no_object_can_be_turned(shape):
+    assert (turned(np.full(shape, EVEN, np.uint8), 45) == EVEN).all()
