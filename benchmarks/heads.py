@@ -1,10 +1,10 @@
 """Measure the heads: published splits, a hidden genus, and the composite wells at their true boxes.
 
 usage: python benchmarks/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
-                                  [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--turned] [--isolate] [--cache DIR]
+                                  [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--isolate] [--cache DIR]
 
 DIR holds scampi-benchmark/, weights/ and wells/. The networks are built with timm directly on 256 px crops, of which
-the centre 224 px are embedded. Embeddings are kept in --cache, since they take most of the time.
+the centre 224 px are embedded, with the views of a run. Embeddings are kept in --cache, since they take most of the time.
 """
 
 import argparse
@@ -17,14 +17,12 @@ import numpy as np
 import openslide
 import torch
 from PIL import Image
-from scipy import ndimage
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
 from slidepipe.classify import KnnHead, LogisticHead
-from slidepipe.interfaces import Fit, Head
-from slidepipe.isolate import BACKGROUND_PERCENT, isolate
-from slidepipe.present import present, views
+from slidepipe.embed import embed_crops
+from slidepipe.interfaces import Backbone, Fit, Head
 from slidepipe_descriptors import DescriptorBackbone
 
 STORED_PX = 256
@@ -35,37 +33,38 @@ NETWORKS = {
     "mobilenet": ("mobilenetv1_100", "mobilenetv1_100_coral.pth", {"pad_type": "same"}, (0.5,) * 3, (0.5,) * 3),
     "deit": ("vit_tiny_patch16_224", "deit_tiny_patch16_224.pth", {}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-Embed = Callable[[list[np.ndarray]], np.ndarray]
 
 
-def network(name: str, folder: Path, n_views: int, fit: Fit) -> Embed:
-    """The mean embedding over ``n_views`` flips and turns by one of NETWORKS."""
-    import timm
+class Network:
+    """One of NETWORKS as a backbone; 256 px crops go in, of which it sees the centre 224 px."""
 
-    model_name, file, options, mean, std = NETWORKS[name]
-    model = timm.create_model(model_name, num_classes=0, **options)
-    state = torch.load(folder / file, weights_only=True)
-    state = state.get("model", state)
-    model.load_state_dict({key: value for key, value in state.items() if not key.startswith("head.")}, strict=True)
-    model.eval()
-    centre, spread = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    license = source = ""
+    input_px = 256
+    Settings = None
+
+    def __init__(self, name: str, folder: Path, fit: Fit) -> None:
+        import timm
+
+        model_name, file, options, mean, std = NETWORKS[name]
+        self.name, self.fit = name, fit
+        self.model = timm.create_model(model_name, num_classes=0, **options)
+        state = torch.load(folder / file, weights_only=True)
+        state = state.get("model", state)
+        known = {key: value for key, value in state.items() if not key.startswith("head.")}
+        self.model.load_state_dict(known, strict=True)
+        self.model.eval()
+        self.dim = self.model.num_features
+        self.centre, self.spread = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+
+    def load(self, device: str) -> "Network":
+        """It is loaded, on the CPU."""
+        return self
 
     @torch.inference_mode()
-    def embed(crops: list[np.ndarray]) -> np.ndarray:
-        rows = []
-        for start in range(0, len(crops), 32):
-            squares = present(crops[start : start + 32], 256, fit)[:, 16:240, 16:240]
-            batches = [torch.from_numpy(view).permute(0, 3, 1, 2) / 255 for view in views(squares, n_views)]
-            rows.append(torch.stack([model((batch - centre) / spread) for batch in batches]).mean(0).numpy())
-        return np.concatenate(rows)
-
-    return embed
-
-
-def descriptors(crops: list[np.ndarray]) -> np.ndarray:
-    """The default backbone, as a run uses it; it does not change under flips and turns, so one view does."""
-    backbone = DescriptorBackbone().load("cpu")
-    return backbone.embed(present(crops, backbone.input_px, backbone.fit))
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Embed uint8 (N, 256, 256, 3)."""
+        pixels = torch.from_numpy(np.ascontiguousarray(crops[:, 16:240, 16:240])).permute(0, 3, 1, 2) / 255
+        return self.model((pixels - self.centre) / self.spread).numpy()
 
 
 def well_rows(well: Path) -> list[dict[str, str]]:
@@ -94,29 +93,6 @@ def well_crops(well: Path, margin: float) -> Iterator[np.ndarray]:
         scale = min(1.0, STORED_PX / max(crop.size))
         size = (max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
         yield np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
-
-
-DARK = 0.04
-"""The optical density over a crop's background that belongs to the object."""
-
-
-def turned(crop: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3): ``crop`` turned by 45 degrees on its own background and boxed anew, as a detector would."""
-    bare = tuple(np.percentile(crop.reshape(-1, 3), BACKGROUND_PERCENT, axis=0).astype(int).tolist())
-    image = Image.fromarray(crop).rotate(45, Image.Resampling.BICUBIC, expand=True, fillcolor=bare)
-    pixels = np.asarray(image)
-    light = np.percentile(pixels.reshape(-1, 3), BACKGROUND_PERCENT, axis=0).mean()
-    density = -np.log10(np.clip(pixels.astype(np.float32).mean(axis=2) / light, 0.01, 2.0))
-    reach_px = max(1, round(max(pixels.shape[:2]) / 250))
-    edge_px = 4 * reach_px  # so that the closing does not eat an object that touches the edge
-    dark = np.pad(ndimage.gaussian_filter(density, reach_px) > DARK, edge_px)
-    closed = ndimage.binary_closing(dark, iterations=2 * reach_px)[edge_px:-edge_px, edge_px:-edge_px]
-    parts, count = ndimage.label(closed, np.ones((3, 3)))
-    if not count:
-        return pixels
-    largest = np.asarray(parts) == 1 + np.bincount(parts.ravel())[1:].argmax()
-    rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 PUBLISHED, OTHER = range(10), range(100, 120)
@@ -173,7 +149,6 @@ def main() -> None:
     parser.add_argument("--views", type=int, choices=[1, 8], default=8)
     parser.add_argument("--fit", choices=["squeeze", "pad"], default="squeeze")
     parser.add_argument("--margin", type=float, nargs="+", default=[0.0])
-    parser.add_argument("--turned", action="store_true", help="splits again with the mean over turned crops too")
     parser.add_argument(
         "--isolate", action="store_true", help="the object of each crop alone, as a run shows it to a network"
     )
@@ -183,35 +158,30 @@ def main() -> None:
     folder = options.data / "scampi-benchmark" / "imagefolder_20"
     files = sorted(folder.glob("*/*"))
     genera = np.array([file.parent.name for file in files])
-    if options.weights == "descriptors":
-        embed: Embed = descriptors
-    else:
-        embed = network(options.weights, options.data / "weights", options.views, options.fit)
+    backbone: Backbone = (
+        DescriptorBackbone().load("cpu")
+        if options.weights == "descriptors"
+        else Network(options.weights, options.data / "weights", options.fit)
+    )
+    n_views = getattr(backbone, "views", options.views)
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
-    def cached(what: str, crops: Iterator[np.ndarray]) -> np.ndarray:
-        if options.isolate:
-            crops = map(isolate, crops)
-        if options.cache is None:
-            return embed(list(crops))
-        alone = "_alone" if options.isolate else ""
-        kept = options.cache / f"{options.weights}_{options.views}_{options.fit}{alone}_{what}.npy"
-        if not kept.exists():
+    def cached(what: str, pictures: Iterator[np.ndarray]) -> np.ndarray:
+        alone = "_alone_halfway" if options.isolate else ""
+        kept = (options.cache or Path()) / f"{options.weights}_{options.views}_{options.fit}{alone}_{what}.npy"
+        if options.cache is not None and kept.exists():
+            return np.load(kept)
+        crops = list(pictures)
+        names = [f"{what} {number}" for number in range(len(crops))]
+        embedded = embed_crops(backbone, crops, names, n_views, 32, options.isolate)
+        if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
-            np.save(kept, embed(list(crops)))
-        return np.load(kept)
+            np.save(kept, embedded)
+        return embedded
 
-    def images() -> Iterator[np.ndarray]:
-        return (np.asarray(Image.open(file).convert("RGB")) for file in files)
-
-    references = cached("references", images())
+    images = (np.asarray(Image.open(file).convert("RGB")) for file in files)
+    references = cached("references", images)
     print(f"{options.weights}, {options.views} views, {options.fit}, head {options.head}")
-    if options.turned:
-        both = (references + cached("turned", map(turned, images()))) / 2
-        for alpha in options.alpha:
-            for seeds in (PUBLISHED, OTHER):
-                print(f"alpha {alpha:g}, turned too, {len(seeds)} splits: {splits(make, both, genera, alpha, seeds)}")
-            print(f"alpha {alpha:g}, turned too, hidden genus: {hidden_genus(make, both, genera, alpha)}")
     for alpha in options.alpha:
         print(f"alpha {alpha:g}, ten published splits: {splits(make, references, genera, alpha, PUBLISHED)}")
         print(f"alpha {alpha:g}, twenty other splits: {splits(make, references, genera, alpha, OTHER)}")

@@ -24,8 +24,8 @@ from slidepipe import plugins
 from slidepipe.crops import cut_crops, decode_crop, encode_crop
 from slidepipe.embed import embed_crops
 from slidepipe.errors import RegionError
-from slidepipe.interfaces import Backbone, UInt8Array
-from slidepipe.isolate import isolate
+from slidepipe.interfaces import Backbone
+from slidepipe.isolate import isolate, turned
 from slidepipe.present import present
 from slidepipe.slide import Slide
 
@@ -93,22 +93,23 @@ def backbone_loop(weights: str, images: int) -> Callable[[], object]:
     return lambda: [backbone.embed(squares[:size]) for size in sizes]
 
 
-def shown(jpegs: list[bytes]) -> list[UInt8Array]:
-    """What a network is shown of stored crops: each object alone."""
-    return [isolate(decode_crop(jpeg)) for jpeg in jpegs]
-
-
 def worker_loop(weights: str, jpegs: list[bytes]) -> Callable[[], object]:
     """From stored crops to embeddings, as a worker does it, ready to start."""
     backbone = loaded_backbone(weights)
     names = [str(number) for number in range(len(jpegs))]
     backbone.embed(np.zeros((BATCH, backbone.input_px, backbone.input_px, 3), np.uint8))
-    return lambda: embed_crops(backbone, shown(jpegs), names, VIEWS, BATCH)
+    return lambda: embed_crops(backbone, [decode_crop(jpeg) for jpeg in jpegs], names, VIEWS, BATCH, alone=True)
 
 
 def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
     """What a worker does to crops before the network sees them, ready to start."""
-    return lambda: present(shown(jpegs), input_px, "pad")
+
+    def run() -> None:
+        alone = [isolate(decode_crop(jpeg)) for jpeg in jpegs]
+        present(alone, input_px, "pad")
+        present([turned(crop, 45.0) for crop in alone], input_px, "pad")
+
+    return run
 
 
 def fastest_loop(weights: Path, images: int, repeats: int) -> tuple[Loop, Timing]:

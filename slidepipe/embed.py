@@ -13,6 +13,7 @@ import numpy as np
 
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
+from slidepipe.isolate import isolate, turned
 from slidepipe.metric import normalised, unit_rows
 from slidepipe.present import present, views
 
@@ -64,7 +65,7 @@ def embed_crops(
     names: Sequence[str],
     view_count: int,
     batch: int,
-    halfway: Sequence[UInt8Array] | None = None,
+    alone: bool = False,
 ) -> Float32Array:
     """Embed crops with a loaded backbone.
 
@@ -74,7 +75,8 @@ def embed_crops(
         names: N names (object ids or files) for messages.
         view_count: 1, or 8 to average the embedding over the flips and quarter turns.
         batch: crops a call; halved when the device runs out of memory.
-        halfway: the same crops turned by 45 degrees; of eight views the four mirrored ones are then of these.
+        alone: show each object alone (:mod:`slidepipe.isolate`), and in the four mirrored of eight views turned by 45 degrees:
+            a fossil lies at any angle.
 
     Returns:
         float32 (N, D).
@@ -86,12 +88,14 @@ def embed_crops(
     parts: list[Float32Array] = []
     start = 0
     while start < len(crops):
-        part = slice(start, start + batch)
-        squares = present(crops[part], backbone.input_px, fit)
+        part = crops[start : start + batch]
+        if alone:
+            part = [isolate(crop) for crop in part]
+        squares = present(part, backbone.input_px, fit)
         shown = views(squares, view_count)
-        if halfway is not None and view_count == 8:
-            mirrored = views(present(halfway[part], backbone.input_px, fit), 8)
-            shown = chain(islice(shown, 4), islice(mirrored, 4, 8))
+        if alone and view_count == 8:
+            halfway = present([turned(crop, 45.0) for crop in part], backbone.input_px, fit)
+            shown = chain(islice(shown, 4), islice(views(halfway, 8), 4, 8))
         try:
             embedding = _embed_views(backbone, shown, view_count)
         except Exception as error:

@@ -22,7 +22,6 @@ from slidepipe.detection import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
-from slidepipe.isolate import isolate, turned
 from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import read_image
 from slidepipe.relocate import relocate, relocate_path
@@ -328,12 +327,7 @@ def embed_images(spec: EmbedSpec, images: Sequence[UInt8Array], names: Sequence[
 
 
 def _embed_by(spec: EmbedSpec, crops: Sequence[UInt8Array], names: Sequence[str]) -> Float32Array:
-    backbone = get_backbone(spec.plugin, spec.device)
-    if not spec.isolate:
-        return embed_crops(backbone, crops, names, spec.views, spec.batch)
-    alone = [isolate(crop) for crop in crops]
-    halfway = [turned(crop, 45.0) for crop in alone] if spec.views == 8 else None
-    return embed_crops(backbone, alone, names, spec.views, spec.batch, halfway)
+    return embed_crops(get_backbone(spec.plugin, spec.device), crops, names, spec.views, spec.batch, spec.isolate)
 
 
 def look_around(folders: Sequence[Path]) -> tuple[str, list[str]]:

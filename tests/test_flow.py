@@ -13,7 +13,6 @@ from slidepipe.config import Config, parse_config
 from slidepipe.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
-from slidepipe.isolate import isolate, turned
 from slidepipe.manifest import RunSummary
 from slidepipe.search import embed_image
 from slidepipe.tables import TABLES
@@ -141,19 +140,13 @@ def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
     shutil.copytree(finished, out)
     backbone, slide = MeanColour().load("cpu"), "1_2-3 200,5 mC"
     crops = [slidepipe.open_results(out).crop(f"{slide}:{row:05d}") for row in range(5)]
-    alone = [isolate(crop) for crop in crops]
-    for shown, changes, views, halfway in (
-        (alone, {}, 1, None),
-        (crops, {"isolate": False}, 1, None),
-        (alone, {"views": 8}, 8, [turned(crop, 45) for crop in alone]),
-        (crops, {"isolate": False, "views": 8}, 8, None),
-    ):
+    for changes in ({}, {"isolate": False}, {"views": 8}, {"isolate": False, "views": 8}):
         assert run(colour_well / "well", out, config, backbone={**config["backbone"], **changes}).redone == bool(
             changes
         )
-        results = slidepipe.open_results(out)
-        assert results.manifest["backbone"]["isolate"] is (shown is alone)
-        expected = embed_crops(backbone, shown, ["x"] * 5, views, 32, halfway)
+        results, alone = slidepipe.open_results(out), changes.get("isolate", True)
+        assert results.manifest["backbone"]["isolate"] is alone
+        expected = embed_crops(backbone, crops, ["x"] * 5, changes.get("views", 1), 32, alone)
         np.testing.assert_allclose(results.embeddings(slide)[...], expected, rtol=1e-6)
 
 
