@@ -3,8 +3,8 @@
 usage: python benchmarks/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
                                   [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--isolate] [--cache DIR]
 
-DIR holds scampi-benchmark/, weights/ and wells/. The networks are built with timm directly on 256 px crops, of which
-the centre 224 px are embedded, with the views of a run. Embeddings are kept in --cache, since they take most of the time.
+DIR holds scampi-benchmark/, weights/ and wells/. Crops are embedded as a run embeds them, by one backbone with none beside it.
+Embeddings are kept in --cache, since they take most of the time.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
+from slidepipe import plugins
 from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.embed import embed_crops
 from slidepipe.interfaces import Backbone, Fit, Head
@@ -29,42 +30,22 @@ STORED_PX = 256
 SMALL_DEBRIS_PX = 60
 """Debris below this long side counts for nothing, as in the wells' own scoring."""
 
-NETWORKS = {
-    "mobilenet": ("mobilenetv1_100", "mobilenetv1_100_coral.pth", {"pad_type": "same"}, (0.5,) * 3, (0.5,) * 3),
-    "deit": ("vit_tiny_patch16_224", "deit_tiny_patch16_224.pth", {}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+NETWORKS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "mobilenet": (
+        "timm:mobilenetv1_100",
+        "mobilenetv1_100_coral.pth",
+        {"model_kwargs": {"pad_type": "same"}, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+    ),
+    "deit": ("timm:vit_tiny_patch16_224", "deit_tiny_patch16_224.pth", {}),
 }
 
 
-class Network:
-    """One of NETWORKS as a backbone; 256 px crops go in, of which it sees the centre 224 px."""
-
-    license = source = ""
-    input_px = 256
-    Settings = None
-
-    def __init__(self, name: str, folder: Path, fit: Fit) -> None:
-        import timm
-
-        model_name, file, options, mean, std = NETWORKS[name]
-        self.name, self.fit = name, fit
-        self.model = timm.create_model(model_name, num_classes=0, **options)
-        state = torch.load(folder / file, weights_only=True)
-        state = state.get("model", state)
-        known = {key: value for key, value in state.items() if not key.startswith("head.")}
-        self.model.load_state_dict(known, strict=True)
-        self.model.eval()
-        self.dim = self.model.num_features
-        self.centre, self.spread = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-
-    def load(self, device: str) -> "Network":
-        """It is loaded, on the CPU."""
-        return self
-
-    @torch.inference_mode()
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """Embed uint8 (N, 256, 256, 3)."""
-        pixels = torch.from_numpy(np.ascontiguousarray(crops[:, 16:240, 16:240])).permute(0, 3, 1, 2) / 255
-        return self.model((pixels - self.centre) / self.spread).numpy()
+def loaded_backbone(weights: str, folder: Path, fit: Fit) -> Backbone:
+    """One of NETWORKS, or the built-in descriptors, on the CPU."""
+    if weights not in NETWORKS:
+        return DescriptorBackbone().load("cpu")
+    name, file, settings = NETWORKS[weights]
+    return plugins.create("backbone", name, {**settings, "fit": fit}, folder / file).load("cpu")
 
 
 def well_rows(well: Path) -> list[dict[str, str]]:
@@ -158,11 +139,7 @@ def main() -> None:
     folder = options.data / "scampi-benchmark" / "imagefolder_20"
     files = sorted(folder.glob("*/*"))
     genera = np.array([file.parent.name for file in files])
-    backbone: Backbone = (
-        DescriptorBackbone().load("cpu")
-        if options.weights == "descriptors"
-        else Network(options.weights, options.data / "weights", options.fit)
-    )
+    backbone = loaded_backbone(options.weights, options.data / "weights", options.fit)
     n_views = getattr(backbone, "views", options.views)
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
