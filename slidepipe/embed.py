@@ -6,7 +6,6 @@ What an embedding is never depends on how many crops went through together or in
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +91,11 @@ def embed_crops(
         if alone:
             part = [isolate(crop) for crop in part]
         squares = present(part, backbone.input_px, fit)
-        shown = views(squares, view_count)
+        halfway = None
         if alone and view_count == 8:
             halfway = present([turned(crop, 45.0) for crop in part], backbone.input_px, fit)
-            shown = chain(islice(shown, 4), islice(views(halfway, 8), 4, 8))
         try:
-            embedding = _embed_views(backbone, shown, view_count)
+            embedding = _embed_views(backbone, views(squares, view_count, halfway), view_count)
         except Exception as error:
             if not _is_out_of_memory(error) or batch == 1:
                 raise

@@ -64,7 +64,7 @@ def _resized(image: Image.Image, width_px: int, height_px: int) -> UInt8Array:
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def views(crops: UInt8Array, n: int) -> Iterator[UInt8Array]:
+def views(crops: UInt8Array, n: int, mirrored: UInt8Array | None = None) -> Iterator[UInt8Array]:
     """Yield ``n`` flips and turns of square crops: 1 is the crops as they are, 8 the whole dihedral group.
 
     A microfossil lies on its slide any way round and either side up, so all eight are equally true pictures of it; the
@@ -73,6 +73,7 @@ def views(crops: UInt8Array, n: int) -> Iterator[UInt8Array]:
     Args:
         crops: uint8 (N, S, S, 3).
         n: 1 or 8.
+        mirrored: like ``crops``; what the mirrored four of eight views are taken of, if not of ``crops``.
 
     Yields:
         uint8 (N, S, S, 3), contiguous; the first is ``crops`` unchanged.
@@ -85,12 +86,12 @@ def views(crops: UInt8Array, n: int) -> Iterator[UInt8Array]:
         raise SettingsError(f"views: {n} is not known; use 1 (as is) or 8 (all flips and turns)")
     if n == 8 and crops.shape[1] != crops.shape[2]:
         raise ValueError(f"only square crops can be turned, got {crops.shape}")
-    return _views(crops, n)
+    return _views(crops, n, crops if mirrored is None else mirrored)
 
 
-def _views(crops: UInt8Array, n: int) -> Iterator[UInt8Array]:
+def _views(crops: UInt8Array, n: int, mirrored: UInt8Array) -> Iterator[UInt8Array]:
     for view in range(n):
-        turned = np.rot90(crops, k=view % 4, axes=(1, 2))
+        turned = np.rot90(crops if view < 4 else mirrored, k=view % 4, axes=(1, 2))
         if view >= 4:
             turned = turned[:, :, ::-1]
         yield cast(UInt8Array, np.ascontiguousarray(turned))
