@@ -1,9 +1,10 @@
 """Heads: from an embedding to a genus, or to "unknown".
 
 Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.conformal`), with
-calibration scores held out of whatever was learned. An object must fit its genus by three measures: in the learned space,
-among the embeddings as they came, and by a kernel regression on them. The learned space knows only what parts the genera
-from each other, so debris, or a genus that is not among the references, may land near one of them there, but not by all.
+calibration scores held out of whatever was learned. An object must fit its genus by four measures: in the learned space, in
+one learned with less shrinkage, among the embeddings as they came, and by a kernel regression on them. A learned space knows
+only what parts the genera from each other, so debris, or a genus that is not among the references, may land near one of them
+there, but not by all.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +31,13 @@ from slidepipe.metric import (
 
 _CHUNK_CELLS = 4_000_000
 """Distances, or values of embeddings, held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
+
+
+_FINER_SHRINKAGE = 0.1
+"""Of the second learned space: it sees finer differences, at the price of more noise."""
+
+_SOFTNESS = 2.0
+"""Of the maximum of the measures, in their spreads: at 0 the strangest alone counts, from some 5 on it is nearly their sum."""
 
 
 def _checked(embeddings: Float32Array, dim: int | None = None) -> Float32Array:
@@ -103,6 +111,8 @@ class _Space:
         labels: int64 (M,).
         learned: float64 (M, .), the references in the learned space; ``plain`` where none is learned.
         projection: into the learned space.
+        finer: float64 (M, .), the references in a space learned with less shrinkage; ``plain`` where none is learned.
+        finer_projection: into that space.
         membership: the kernel regression, where the metric asks one.
     """
 
@@ -110,11 +120,17 @@ class _Space:
     labels: IntArray
     learned: FloatArray
     projection: Projection | None
+    finer: FloatArray
+    finer_projection: Projection | None
     membership: Membership | None
 
     def to_learned(self, plain: FloatArray) -> FloatArray:
         """Distances of float64 (N, D) to the references in the learned space: float64 (N, M)."""
         return distances(plain if self.projection is None else self.projection(plain), self.learned)
+
+    def to_finer(self, plain: FloatArray) -> FloatArray:
+        """The same in the space of less shrinkage."""
+        return distances(plain if self.finer_projection is None else self.finer_projection(plain), self.finer)
 
 
 class KnnHead:
@@ -210,29 +226,35 @@ class KnnHead:
 
     def _learn(self, plain: FloatArray, labels: IntArray) -> _Space:
         if self.settings.metric != "lda":
-            return _Space(plain, labels, plain, None, None)
+            return _Space(plain, labels, plain, None, plain, None, None)
         membership = kernel_ridge(plain, labels, len(self._names))
         if len(np.unique(labels)) < 2:  # a fold may leave one class only
-            return _Space(plain, labels, plain, None, membership)
+            return _Space(plain, labels, plain, None, plain, None, membership)
         # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
         many = self._dim > 1.5 * len(self._labels)
         fitting = 0.5 if self._root else 0.7 if many else 0.25
         projection = shrinkage_lda(plain, labels, self.settings.shrinkage or fitting)
-        return _Space(plain, labels, projection(plain), projection, membership)
+        finer = shrinkage_lda(plain, labels, _FINER_SHRINKAGE)
+        return _Space(plain, labels, projection(plain), projection, finer(plain), finer, membership)
 
     def _measures(self, space: _Space, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
-        """How far from each genus: in the learned space, in the plain one, by kernel regression. float64 (1 or 3, N, C)."""
-        classes = len(self._names)
-        learned = class_distances(to_learned, space.labels, classes, self.settings.k)
+        """How far from each genus: in the learned space; where one is learned, in the finer and plain ones and by regression.
+
+        float64 (1 or 4, N, C).
+        """
+        classes, k = len(self._names), self.settings.k
+        learned = class_distances(to_learned, space.labels, classes, k)
         if space.membership is None:
             return learned[None]
         to_plain = distances(plain, space.plain)
-        return np.stack([learned, class_distances(to_plain, space.labels, classes, 1), -space.membership(to_plain)])
+        nearest = class_distances(to_plain, space.labels, classes, 1)
+        finer = class_distances(space.to_finer(plain), space.labels, classes, k)
+        return np.stack([learned, finer, nearest, -space.membership(to_plain)])
 
     def _strangeness(self, measures: FloatArray) -> FloatArray:
         """Smooth maximum of the standardised measures: none makes up for another."""
         standardised = (measures - self._middle[:, None, None]) / self._spread[:, None, None]
-        strange: FloatArray = np.logaddexp.reduce(standardised, axis=0)
+        strange: FloatArray = np.logaddexp.reduce(standardised / _SOFTNESS, axis=0)
         return strange
 
     def _calibrate(self, held_out: FloatArray) -> None:

@@ -36,7 +36,7 @@ class BackboneConfig(_Settings):
     )
     isolate: bool = Field(
         True,
-        description="show the backbone each object alone on an even background, in reference images too; what is beside sees all",
+        description="show backbones each object alone, in reference images too: no surroundings, black dirt or cut neighbours",
     )
     batch: int = Field(32, ge=1, description="crops embedded at a time, and at once on a GPU: give it 256 there")
     settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
@@ -47,7 +47,7 @@ class HeadConfig(_Settings):
 
     name: str = Field("knn", description="head, as `slidepipe plugins list` shows it")
     alpha: float = Field(
-        0.2,
+        0.225,
         gt=0,
         lt=1,
         description="share of a genus's fossils that may be left unknown; what is stranger than that is not counted",

@@ -5,14 +5,14 @@ What an embedding is never depends on how many crops went through together or in
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
-from slidepipe.isolate import isolate, turned
+from slidepipe.isolate import isolate, poses
 from slidepipe.metric import normalised, unit_rows
 from slidepipe.present import present, views
 
@@ -74,8 +74,9 @@ def embed_crops(
         names: N names (object ids or files) for messages.
         view_count: 1, or 8 to average the embedding over the flips and quarter turns.
         batch: crops a call; halved when the device runs out of memory.
-        alone: show each object alone (:mod:`slidepipe.isolate`), and in the four mirrored of eight views turned by 45 degrees:
-            a fossil lies at any angle.
+        alone: show each object alone (:mod:`slidepipe.isolate`). Eight views are then of it laid by its long axis, the four
+            mirrored ones 45 degrees on: how it lay on its slide makes no difference. A backbone that says ``views = 1``, so
+            that flips and quarter turns make none to it, sees the four poses of :func:`~slidepipe.isolate.poses` instead.
 
     Returns:
         float32 (N, D).
@@ -83,19 +84,12 @@ def embed_crops(
     Raises:
         PluginError: the backbone returns another shape or type than its contract says, or NaN or infinite values.
     """
-    fit: Fit = getattr(backbone, "fit", "squeeze")
     parts: list[Float32Array] = []
     start = 0
     while start < len(crops):
         part = crops[start : start + batch]
-        if alone:
-            part = [isolate(crop) for crop in part]
-        squares = present(part, backbone.input_px, fit)
-        halfway = None
-        if alone and view_count == 8:
-            halfway = present([turned(crop, 45.0) for crop in part], backbone.input_px, fit)
         try:
-            embedding = _embed_views(backbone, views(squares, view_count, halfway), view_count)
+            embedding = _embed_views(backbone, _shown(backbone, part, view_count, alone))
         except Exception as error:
             if not _is_out_of_memory(error) or batch == 1:
                 raise
@@ -109,7 +103,7 @@ def embed_crops(
                 f"{backbone.name}: the embedding of {names[start + bad[0]]} is not finite. Its crop or the weights are bad"
             )
         parts.append(embedding)
-        start += len(squares)
+        start += len(part)
     return np.concatenate(parts) if parts else np.zeros((0, backbone.dim), np.float32)
 
 
@@ -129,8 +123,30 @@ def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
     return np.concatenate([first, second], axis=1).astype(np.float32)
 
 
-def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array], view_count: int) -> Float32Array:
+def _shown(backbone: Backbone, crops: Sequence[UInt8Array], view_count: int, alone: bool) -> Iterator[UInt8Array]:
+    """The pictures of some crops that a backbone sees, one after the other: uint8 (N, S, S, 3) each."""
+    fit: Fit = getattr(backbone, "fit", "squeeze")
+
+    def square(pictures: Sequence[UInt8Array]) -> UInt8Array:
+        return present(pictures, backbone.input_px, fit)
+
+    if not alone:
+        return views(square(crops), view_count)
+    objects = [isolate(crop) for crop in crops]
+    indifferent = getattr(backbone, "views", None) == 1
+    if view_count == 1 and not indifferent:
+        return iter([square(objects)])
+    posed = list(zip(*map(poses, objects), strict=True))
+    if indifferent:
+        return map(square, posed)
+    _, along, _, across = posed
+    return views(square(along), view_count, square(across))
+
+
+def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array]) -> Float32Array:
+    """The mean embedding over the pictures of some crops."""
     total: Float32Array | None = None
+    count = 0
     for view in shown:
         embedding = backbone.embed(view)
         if (
@@ -144,9 +160,10 @@ def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array], view_count: in
                 f"its contract is float32 ({len(view)}, {backbone.dim})"
             )
         total = embedding if total is None else total + embedding
+        count += 1
     if total is None:
         raise PluginError(f"{backbone.name}: no views to embed")
-    return total / np.float32(view_count)
+    return total / np.float32(count)
 
 
 def _has_nvidia_driver() -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageChops
 from scipy import ndimage
 
-from slidepipe.interfaces import BoolArray, UInt8Array
+from slidepipe.foreign import black_dirt, central_weight, without_cut_neighbours
+from slidepipe.interfaces import BoolArray, Float32Array, UInt8Array
 from slidepipe.masks import EIGHT, fill_holes, framed
 
 BACKGROUND_PERCENT = 92
@@ -34,8 +35,11 @@ _CLOSED_PX, _WIDENED_PX, _SOFTENED_PX = 2, 2, 1.0
 _STANDS_OUT = 6
 """How far from the even light a pixel of a turned object is, of 255; what is fainter is its soft rim."""
 
-_CENTRE_SIGMA = 0.5
-"""Of the Gaussian that weighs the pieces of a crop, in half sides: the object of a crop is large and in its middle."""
+_PATCHED_PX, _PATCH_SOFTENED_PX = 4, 0.7
+"""Where dirt lies upon the object, it becomes what is around it, a Gaussian mean of this sigma, and ends so softly."""
+
+_ELONGATED = 1.6
+"""Root of the ratio of the second moments from which on an object has a long axis to be laid by."""
 
 
 def isolate(crop: UInt8Array) -> UInt8Array:
@@ -50,12 +54,15 @@ def isolate(crop: UInt8Array) -> UInt8Array:
     background = np.maximum(np.percentile(crop.reshape(-1, 3), BACKGROUND_PERCENT, axis=0), 1.0)
     brighter = np.clip(np.rint(np.arange(256)[None] * (_EVEN_LIGHT / background)[:, None]), 0, 255).astype(int)
     even = image.point(brighter.ravel().tolist())
-    mask = find_object(np.asarray(_reduced(even)))
-    soft = ndimage.gaussian_filter(
-        ndimage.binary_dilation(mask, iterations=_WIDENED_PX).astype(np.float32), _SOFTENED_PX
-    )
-    alpha = Image.fromarray(np.rint(soft * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
-    alone = Image.composite(even, Image.new("RGB", image.size, _EVEN), alpha)
+    small = np.asarray(_reduced(even))
+    mask, dirt = find_object(small)
+    upon = mask & dirt
+    if upon.any():
+        patch = Image.fromarray(_patched(small, mask & ~ndimage.binary_dilation(dirt)))
+        patch = patch.resize(image.size, Image.Resampling.BILINEAR)
+        even.paste(patch, mask=_soft(ndimage.binary_dilation(upon), _PATCH_SOFTENED_PX, image.size))
+    rim = ndimage.binary_dilation(mask, iterations=_WIDENED_PX, mask=mask | ~dirt)
+    alone = Image.composite(even, Image.new("RGB", image.size, _EVEN), _soft(rim, _SOFTENED_PX, image.size))
     return np.asarray(alone)
 
 
@@ -76,13 +83,60 @@ def turned(alone: UInt8Array, degrees: float) -> UInt8Array:
     return np.asarray(image if box is None else image.crop(box))
 
 
-def find_object(even: UInt8Array) -> BoolArray:
-    """Where the object is in a small crop of even light, uint8 (h, w, 3): bool (h, w), without holes."""
-    light = np.maximum(even.mean(axis=2, dtype=np.float32), 1.0)
-    density = ndimage.gaussian_filter(np.log10(np.float32(_EVEN_LIGHT) / light), 1.0)
-    found = np.ones(light.shape, bool)
+def poses(alone: UInt8Array) -> tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]:
+    """The object of a crop that is :func:`isolate`d, laid in four ways, each uint8 (h, w, 3).
+
+    As it lies; by its long axis; and both turned by 45 degrees. How it lay on its slide makes no difference to the second and
+    the fourth, but for flips and quarter turns. What is not elongated has no axis to be laid by: they are the first and third.
+    """
+    lies, between = alone, turned(alone, 45.0)
+    degrees, elongation = long_axis(alone)
+    if elongation <= _ELONGATED:
+        return lies, lies, between, between
+    return lies, turned(alone, -degrees), between, turned(alone, 45.0 - degrees)
+
+
+def long_axis(alone: UInt8Array) -> tuple[float, float]:
+    """Of an object that is alone: the angle of its long axis, degrees anticlockwise from level, and how elongated it is.
+
+    Both by the second moments of its outline; the elongation is the root of their ratio, 1 for a disc and infinite for a line.
+    """
+    small = np.asarray(_reduced(Image.fromarray(np.ascontiguousarray(alone))), dtype=np.float32)
+    y, x = np.nonzero(np.abs(small - _EVEN_LIGHT).mean(axis=2) > _STANDS_OUT)
+    if len(x) < 2:
+        return 0.0, 1.0
+    (least, most), vectors = np.linalg.eigh(np.cov(np.stack([x, -y])))
+    if most <= 0:
+        return 0.0, 1.0
+    return float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))), float(np.sqrt(most / max(least, 1e-6)))
+
+
+def find_object(even: UInt8Array) -> tuple[BoolArray, BoolArray]:
+    """Where the object is in a small crop of even light, uint8 (h, w, 3), and where black dirt is: bool (h, w) each.
+
+    The object has no holes: it goes on under dirt that it surrounds.
+    """
+    density = _density(even.mean(axis=2, dtype=np.float32), 1.0)
+    found = _object(density, np.ones(density.shape, bool))
+    if found is None:
+        return np.ones(density.shape, bool), np.zeros(density.shape, bool)
+    dirt = black_dirt(_density(even[..., 0].astype(np.float32), 0.7), found)
+    if dirt.any():
+        clean = _object(density, ~dirt)
+        found = found if clean is None else clean
+    return _heaviest_piece(without_cut_neighbours(found)), dirt
+
+
+def _density(light: Float32Array, sigma_px: float) -> Float32Array:
+    """Optical density over the even background, smoothed."""
+    smooth: Float32Array = ndimage.gaussian_filter(np.log10(np.float32(_EVEN_LIGHT) / np.maximum(light, 1.0)), sigma_px)
+    return smooth
+
+
+def _object(density: Float32Array, among: BoolArray) -> BoolArray | None:
+    found = None
     for least in _PART_OF_OBJECT:
-        piece = _central_piece(density > least)
+        piece = _central_piece((density > least) & among)
         if piece is not None:
             found = piece
             if piece.mean() >= _LEAST_SHARE:
@@ -93,13 +147,32 @@ def find_object(even: UInt8Array) -> BoolArray:
 def _central_piece(dark: BoolArray) -> BoolArray | None:
     margin = 2 * _CLOSED_PX  # closing must not grow things at the border
     closed = ndimage.binary_closing(framed(dark, margin), iterations=_CLOSED_PX)[margin:-margin, margin:-margin]
-    pieces, count = ndimage.label(closed, EIGHT)
-    if not count:
-        return None
-    y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in dark.shape)
-    weight = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * _CENTRE_SIGMA**2))
-    heaviest = 1 + int(np.argmax(np.bincount(pieces.ravel(), weight.ravel())[1:]))
-    return fill_holes(pieces == heaviest)
+    return fill_holes(_heaviest_piece(closed)) if closed.any() else None
+
+
+def _heaviest_piece(mask: BoolArray) -> BoolArray:
+    pieces, _ = ndimage.label(mask, EIGHT)
+    heaviest = 1 + int(np.argmax(np.bincount(pieces.ravel(), central_weight(mask.shape).ravel())[1:]))
+    piece: BoolArray = pieces == heaviest
+    return piece
+
+
+def _patched(small: UInt8Array, known: BoolArray) -> UInt8Array:
+    """The small crop as seen from the ``known`` pixels alone: each pixel is their mean near by, or their median far from all."""
+    if not known.any():
+        return small
+    weights = ndimage.gaussian_filter(known.astype(np.float32), _PATCHED_PX)
+    sums = ndimage.gaussian_filter(small * known[..., None].astype(np.float32), (_PATCHED_PX, _PATCHED_PX, 0))
+    near = weights[..., None] > 1e-3
+    mean = np.where(near, sums / np.maximum(weights[..., None], 1e-3), np.median(small[known], axis=0))
+    patched: UInt8Array = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+    return patched
+
+
+def _soft(mask: BoolArray, sigma_px: float, size: tuple[int, int]) -> Image.Image:
+    """The mask as an alpha channel of ``size``, its outline softened."""
+    alpha = ndimage.gaussian_filter(mask.astype(np.float32), sigma_px)
+    return Image.fromarray(np.rint(alpha * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 5, "tables": 6}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 7}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -125,6 +125,7 @@ def embed_spec(config: Config) -> EmbedSpec:
             "cpu",
             int(getattr(second, "views", DEFAULT_VIEWS)),
             backbone.batch,
+            backbone.isolate,
         )
     return EmbedSpec(plugin, device, views, backbone.batch, backbone.isolate, beside)
 

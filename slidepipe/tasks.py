@@ -67,7 +67,7 @@ class EmbedSpec:
     """How crops are embedded.
 
     Attributes:
-        isolate: the object of each crop alone (:mod:`slidepipe.isolate`), half of eight views turned by 45 degrees.
+        isolate: the object of each crop alone (:mod:`slidepipe.isolate`), laid by its long axis.
         beside: a second backbone, whose embeddings of the same crops join those of the first.
     """
 

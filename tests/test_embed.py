@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Float32Array, UInt8Array
-from slidepipe.isolate import isolate, turned
+from slidepipe.isolate import isolate, poses
 from slidepipe.present import present, views
 from tests.plugins_for_tests import MeanColour
 
@@ -45,26 +45,42 @@ def test_eight_views_make_turns_alike() -> None:
     np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=1e-6)
 
 
+class Corners(MeanColour):
+    """Sees how the crop lies."""
+
+    def embed(self, crops: UInt8Array) -> Float32Array:
+        return crops[:, 0, :2].reshape(len(crops), 6).astype(np.float32)
+
+
+class Turning(Corners):
+    """Says that flips and quarter turns make no difference to it (which its test does not need)."""
+
+    views = 1
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 9), st.permutations(range(7)))
-def test_objects_alone_are_turned_halfway_in_the_mirrored_views(batch: int, order: list[int]) -> None:
+def test_objects_alone_are_laid_by_their_long_axis_and_halfway_in_the_mirrored_views(
+    batch: int, order: list[int]
+) -> None:
     crops = crops_of(7)
-
-    class Corners(MeanColour):
-        def embed(self, crops: UInt8Array) -> Float32Array:
-            return crops[:, 0, :2].reshape(len(crops), 6).astype(np.float32)
-
-    expected = []
-    for crop in map(isolate, crops):
-        upright, halfway = (
-            list(views(present([seen], Corners.input_px, "squeeze"), 8)) for seen in (crop, turned(crop, 45))
+    posed = [[present([pose], Corners.input_px, "squeeze") for pose in poses(crop)] for crop in map(isolate, crops)]
+    eight = [
+        np.mean(
+            [Corners().embed(view)[0] for view in [*list(views(along, 8))[:4], *list(views(across, 8))[4:]]], axis=0
         )
-        expected.append(np.mean([Corners().embed(view)[0] for view in [*upright[:4], *halfway[4:]]], axis=0))
+        for _, along, _, across in posed
+    ]
     mixed = [crops[index] for index in order]
     found = embed_crops(Corners(), mixed, names(7), 8, batch, alone=True)
-    np.testing.assert_allclose(found, np.array(expected)[order], rtol=1e-5)
+    np.testing.assert_allclose(found, np.array(eight)[order], rtol=1e-5)
     one = embed_crops(Corners(), mixed, names(7), 1, batch, alone=True)
     np.testing.assert_array_equal(one, embed_crops(Corners(), list(map(isolate, mixed)), names(7), 1, batch))
+    four = [np.mean([Corners().embed(square)[0] for square in squares], axis=0) for squares in posed]
+    found = embed_crops(Turning(), mixed, names(7), 1, batch, alone=True)
+    np.testing.assert_allclose(found, np.array(four)[order], rtol=1e-5)
+    as_it_lies = embed_crops(Turning(), mixed, names(7), 1, batch)
+    np.testing.assert_array_equal(as_it_lies, embed_crops(Corners(), mixed, names(7), 1, batch))
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))

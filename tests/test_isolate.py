@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slidepipe.isolate import find_object, isolate, turned
+from slidepipe.isolate import find_object, isolate, long_axis, poses, turned
 
 EVEN = 230
 PAPER = (235, 228, 220)
+BROWN = (190, 130, 60)
+BLACK = (12, 10, 10)
 
 
 def drawn_crop(wall: tuple[int, int, int] = (190, 150, 90)) -> np.ndarray:
@@ -48,7 +50,62 @@ def test_a_pale_object_is_not_given_up_for_dark_dirt():
 def test_a_crop_without_an_object_stays_whole():
     crop = np.full((40, 60, 3), 200, np.uint8)
     assert (isolate(crop) == EVEN).all()
-    assert find_object(np.full((40, 60, 3), EVEN, np.uint8)).all()
+    found, dirt = find_object(np.full((40, 60, 3), EVEN, np.uint8))
+    assert found.all()
+    assert not dirt.any()
+
+
+def cyst(*dirt: tuple[str, tuple[int, ...], tuple[int, int, int]]) -> np.ndarray:
+    """A brown disc in the middle, and shapes drawn over it: (ellipse or rectangle, box, colour)."""
+    image = Image.new("RGB", (200, 200), PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((50, 50, 150, 150), fill=BROWN)
+    for shape, box, colour in dirt:
+        getattr(draw, shape)(box, fill=colour)
+    return np.asarray(image)
+
+
+def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one.astype(int) - other).max(axis=2) > 12
+
+
+def test_black_dirt_that_touches_the_object_goes():
+    clean = isolate(cyst())
+    alone = isolate(cyst(("rectangle", (140, 90, 195, 120), BLACK)))
+    assert (alone[90:120, 158:] >= EVEN - 4).all()
+    assert not differs(alone, clean)[:, :120].any()
+
+
+def test_under_black_dirt_the_object_goes_on():
+    alone = isolate(cyst(("ellipse", (90, 90, 112, 112), BLACK)))
+    assert not differs(alone, isolate(cyst())).any()
+
+
+def test_a_black_object_is_none_of_the_dirt():
+    black = cyst(("ellipse", (50, 50, 150, 150), BLACK))
+    assert (isolate(black)[60:140, 90:110] < 30).all()
+    # Nor is the dark middle of a brown one, or a thin black fold.
+    core = isolate(cyst(("ellipse", (65, 65, 135, 135), BLACK)))
+    assert (core[80:120, 80:120] < 30).all()
+    assert core[57, 100, 0] > 100, "the brown wall around it stays"
+    fold = isolate(cyst(("rectangle", (70, 98, 130, 100), BLACK)))
+    assert (fold[99, 80:120] < 60).all()
+
+
+def test_a_neighbour_that_the_edge_of_the_crop_cuts_goes():
+    clean = isolate(cyst())
+    alone = isolate(cyst(("ellipse", (150, 85, 215, 125), BROWN)))
+    assert (alone[80:130, 165:] >= EVEN - 4).all()
+    assert not differs(alone, clean)[:, :130].any()
+
+
+def test_two_halves_and_horns_stay():
+    # Two sacs are as large as each other; a horn ends in a tip at the edge of its crop.
+    sacs = cyst(("ellipse", (135, 55, 225, 145), BROWN))
+    assert (isolate(sacs)[90:110, 160:198, 0] < 200).all()
+    image = Image.fromarray(cyst())
+    ImageDraw.Draw(image).polygon([(145, 85), (199, 99), (145, 115)], fill=BROWN)
+    assert (isolate(np.asarray(image))[98:101, 150:190, 0] < 200).all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -100,3 +157,27 @@ def test_turning_neither_adds_nor_loses_any_of_the_object(degrees):
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (40, 60, 3)])
 def test_what_has_no_object_can_be_turned(shape):
     assert (turned(np.full(shape, EVEN, np.uint8), 45) == EVEN).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-180, 180), st.floats(1.8, 6))
+def test_how_an_elongated_object_lay_makes_no_difference_to_two_of_its_poses(degrees, elongation):
+    lies, slanting = bar(140, round(140 / elongation)), turned(bar(140, round(140 / elongation)), degrees)
+    angle, measured = long_axis(slanting)
+    assert abs((angle - degrees + 90) % 180 - 90) < 3
+    np.testing.assert_allclose(measured, elongation, rtol=0.12)
+    for one, other in list(zip(poses(lies), poses(slanting), strict=True))[1::2]:
+        np.testing.assert_allclose(one.shape, other.shape, atol=8)
+    assert poses(slanting)[0] is slanting
+
+
+def test_what_is_not_elongated_lies_as_it_lies():
+    lies, along, between, across = poses(bar(100, 80))
+    assert along is lies
+    assert across is between
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (40, 60, 3)])
+@pytest.mark.parametrize("light", [EVEN, 120])
+def test_anything_can_be_posed(shape, light):
+    assert all(pose.size for pose in poses(np.full(shape, light, np.uint8)))
