@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", choices=[*NETWORKS, "descriptors"], default="mobilenet")
     parser.add_argument("--head", choices=["knn", "logistic"], default="knn")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0.2])
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.225])
     parser.add_argument("--views", type=int, choices=[1, 8], default=8)
     parser.add_argument("--fit", choices=["squeeze", "pad"], default="squeeze")
     parser.add_argument("--margin", type=float, nargs="+", default=[0.0])
@@ -144,7 +144,7 @@ def main() -> None:
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
     def cached(what: str, pictures: Iterator[np.ndarray]) -> np.ndarray:
-        alone = "_alone_halfway" if options.isolate else ""
+        alone = "_alone_posed" if options.isolate else ""
         kept = (options.cache or Path()) / f"{options.weights}_{options.views}_{options.fit}{alone}_{what}.npy"
         if options.cache is not None and kept.exists():
             return np.load(kept)

@@ -25,7 +25,7 @@ from slidepipe.crops import cut_crops, decode_crop, encode_crop
 from slidepipe.embed import embed_crops
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
-from slidepipe.isolate import isolate, turned
+from slidepipe.isolate import isolate, poses
 from slidepipe.present import present
 from slidepipe.slide import Slide
 
@@ -105,9 +105,9 @@ def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
     """What a worker does to crops before the network sees them, ready to start."""
 
     def run() -> None:
-        alone = [isolate(decode_crop(jpeg)) for jpeg in jpegs]
-        present(alone, input_px, "pad")
-        present([turned(crop, 45.0) for crop in alone], input_px, "pad")
+        posed = [poses(isolate(decode_crop(jpeg))) for jpeg in jpegs]
+        present([along for _, along, _, _ in posed], input_px, "pad")
+        present([across for _, _, _, across in posed], input_px, "pad")
 
     return run
 

@@ -39,7 +39,8 @@ class Backbone(Protocol):
     source: ClassVar[str]
 
     # Optional attributes: ``fit: Fit = "squeeze"``, how a crop that is not square becomes square; ``views: int = 8``, over how
-    # many flips and turns an embedding is averaged unless the user says so (1 where it does not depend on them).
+    # many flips and turns an embedding is averaged unless the user says so (1 where it does not depend on them: it is then shown
+    # four poses of an object that is alone).
 
     def load(self, device: str) -> Self:
         """Find, verify and load the weights onto ``device`` ("cpu", "cuda", "cuda:1"). Missing weights are an error."""
