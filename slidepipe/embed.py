@@ -5,7 +5,7 @@ What an embedding is never depends on how many crops went through together or in
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def embed_crops(
     while start < len(crops):
         part = crops[start : start + batch]
         try:
-            embedding = _embed_views(backbone, _shown(backbone, part, view_count, alone))
+            embedding = _embed_part(backbone, part, view_count, alone)
         except Exception as error:
             if not _is_out_of_memory(error) or batch == 1:
                 raise
@@ -123,24 +123,29 @@ def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
     return np.concatenate([first, second], axis=1).astype(np.float32)
 
 
-def _shown(backbone: Backbone, crops: Sequence[UInt8Array], view_count: int, alone: bool) -> Iterator[UInt8Array]:
-    """The pictures of some crops that a backbone sees, one after the other: uint8 (N, S, S, 3) each."""
+def _embed_part(backbone: Backbone, crops: Sequence[UInt8Array], view_count: int, alone: bool) -> Float32Array:
+    """The embeddings of some crops that fit into the device's memory, float32 (N, D)."""
     fit: Fit = getattr(backbone, "fit", "squeeze")
 
     def square(pictures: Sequence[UInt8Array]) -> UInt8Array:
         return present(pictures, backbone.input_px, fit)
 
     if not alone:
-        return views(square(crops), view_count)
+        return _embed_views(backbone, views(square(crops), view_count))
     objects = [isolate(crop) for crop in crops]
     indifferent = getattr(backbone, "views", None) == 1
     if view_count == 1 and not indifferent:
-        return iter([square(objects)])
-    posed = list(zip(*map(poses, objects), strict=True))
-    if indifferent:
-        return map(square, posed)
-    _, along, _, across = posed
-    return views(square(along), view_count, square(across))
+        return _embed_views(backbone, [square(objects)])
+    lies, along, between, across = zip(*map(poses, objects), strict=True)
+    if not indifferent:
+        return _embed_views(backbone, views(square(along), view_count, square(across)))
+    mean = _embed_views(backbone, map(square, (lies, between)))
+    # What is not elongated lies by its axis as it lies: no need to look at it twice.
+    rows = [row for row, pose in enumerate(along) if pose is not lies[row]]
+    if rows:
+        by_axis = _embed_views(backbone, (square([pose[row] for row in rows]) for pose in (along, across)))
+        mean[rows] = (mean[rows] + by_axis) / np.float32(2)
+    return mean
 
 
 def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array]) -> Float32Array:
