@@ -22,6 +22,7 @@ from sklearn.model_selection import train_test_split
 
 from slidepipe import plugins
 from slidepipe.classify import KnnHead, LogisticHead
+from slidepipe.config import HeadConfig
 from slidepipe.embed import embed_crops
 from slidepipe.interfaces import Backbone, Fit, Head
 from slidepipe_descriptors import DescriptorBackbone
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", choices=[*NETWORKS, "descriptors"], default="mobilenet")
     parser.add_argument("--head", choices=["knn", "logistic"], default="knn")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0.225])
+    parser.add_argument("--alpha", type=float, nargs="+", default=[HeadConfig().alpha])
     parser.add_argument("--views", type=int, choices=[1, 8], default=8)
     parser.add_argument("--fit", choices=["squeeze", "pad"], default="squeeze")
     parser.add_argument("--margin", type=float, nargs="+", default=[0.0])

@@ -25,7 +25,7 @@ from slidepipe.crops import cut_crops, decode_crop, encode_crop
 from slidepipe.embed import embed_crops
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
-from slidepipe.isolate import isolate, poses
+from slidepipe.isolate import isolate, laid_by_axis
 from slidepipe.present import present
 from slidepipe.slide import Slide
 
@@ -105,9 +105,8 @@ def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
     """What a worker does to crops before the network sees them, ready to start."""
 
     def run() -> None:
-        posed = [poses(isolate(decode_crop(jpeg))) for jpeg in jpegs]
-        present([along for _, along, _, _ in posed], input_px, "pad")
-        present([across for _, _, _, across in posed], input_px, "pad")
+        for poses in zip(*(laid_by_axis(isolate(decode_crop(jpeg))) for jpeg in jpegs), strict=True):
+            present(poses, input_px, "pad")
 
     return run
 

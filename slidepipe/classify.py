@@ -32,7 +32,6 @@ from slidepipe.metric import (
 _CHUNK_CELLS = 4_000_000
 """Distances, or values of embeddings, held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
 
-
 _FINER_SHRINKAGE = 0.1
 """Of the second learned space: it sees finer differences, at the price of more noise."""
 
@@ -103,34 +102,34 @@ def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray]
 
 
 @dataclass(frozen=True)
+class _Projected:
+    """The references as seen through a projection, or as they are without one: float64 (M, .)."""
+
+    references: FloatArray
+    projection: Projection | None = None
+
+    def distances_of(self, plain: FloatArray) -> FloatArray:
+        """Distances of float64 (N, D) to the references: float64 (N, M)."""
+        return distances(plain if self.projection is None else self.projection(plain), self.references)
+
+
+@dataclass(frozen=True)
 class _Space:
     """What is learned from M references, and where they lie in it.
 
     Attributes:
         plain: float64 (M, D), the references before anything is learned.
         labels: int64 (M,).
-        learned: float64 (M, .), the references in the learned space; ``plain`` where none is learned.
-        projection: into the learned space.
-        finer: float64 (M, .), the references in a space learned with less shrinkage; ``plain`` where none is learned.
-        finer_projection: into that space.
+        learned: the references in the learned space; ``plain`` where none is learned.
+        finer: the same in a space learned with less shrinkage.
         membership: the kernel regression, where the metric asks one.
     """
 
     plain: FloatArray
     labels: IntArray
-    learned: FloatArray
-    projection: Projection | None
-    finer: FloatArray
-    finer_projection: Projection | None
+    learned: _Projected
+    finer: _Projected
     membership: Membership | None
-
-    def to_learned(self, plain: FloatArray) -> FloatArray:
-        """Distances of float64 (N, D) to the references in the learned space: float64 (N, M)."""
-        return distances(plain if self.projection is None else self.projection(plain), self.learned)
-
-    def to_finer(self, plain: FloatArray) -> FloatArray:
-        """The same in the space of less shrinkage."""
-        return distances(plain if self.finer_projection is None else self.finer_projection(plain), self.finer)
 
 
 class KnnHead:
@@ -202,7 +201,7 @@ class KnnHead:
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
         for part in _chunks(embeddings, len(self._labels)):
             plain = self._unlearned(embeddings[part])
-            to_learned = self._space.to_learned(plain)
+            to_learned = self._space.learned.distances_of(plain)
             rows, found = _nearest(to_learned, k)
             measures = self._measures(self._space, plain, to_learned)
             if self.settings.weighting == "genus":
@@ -225,17 +224,21 @@ class KnnHead:
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
     def _learn(self, plain: FloatArray, labels: IntArray) -> _Space:
+        unprojected = _Projected(plain)
         if self.settings.metric != "lda":
-            return _Space(plain, labels, plain, None, plain, None, None)
+            return _Space(plain, labels, unprojected, unprojected, None)
         membership = kernel_ridge(plain, labels, len(self._names))
         if len(np.unique(labels)) < 2:  # a fold may leave one class only
-            return _Space(plain, labels, plain, None, plain, None, membership)
+            return _Space(plain, labels, unprojected, unprojected, membership)
         # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
         many = self._dim > 1.5 * len(self._labels)
         fitting = 0.5 if self._root else 0.7 if many else 0.25
-        projection = shrinkage_lda(plain, labels, self.settings.shrinkage or fitting)
-        finer = shrinkage_lda(plain, labels, _FINER_SHRINKAGE)
-        return _Space(plain, labels, projection(plain), projection, finer(plain), finer, membership)
+        projections = (
+            shrinkage_lda(plain, labels, shrinkage)
+            for shrinkage in (self.settings.shrinkage or fitting, _FINER_SHRINKAGE)
+        )
+        learned, finer = (_Projected(projection(plain), projection) for projection in projections)
+        return _Space(plain, labels, learned, finer, membership)
 
     def _measures(self, space: _Space, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
         """How far from each genus: in the learned space; where one is learned, in the finer and plain ones and by regression.
@@ -248,7 +251,7 @@ class KnnHead:
             return learned[None]
         to_plain = distances(plain, space.plain)
         nearest = class_distances(to_plain, space.labels, classes, 1)
-        finer = class_distances(space.to_finer(plain), space.labels, classes, k)
+        finer = class_distances(space.finer.distances_of(plain), space.labels, classes, k)
         return np.stack([learned, finer, nearest, -space.membership(to_plain)])
 
     def _strangeness(self, measures: FloatArray) -> FloatArray:
@@ -267,7 +270,7 @@ class KnnHead:
         """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
         plain = self._space.plain[held_out]
         space = self._learn(self._space.plain[train], self._labels[train])
-        return self._measures(space, plain, space.to_learned(plain))
+        return self._measures(space, plain, space.learned.distances_of(plain))
 
 
 class LogisticHead:

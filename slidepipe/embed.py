@@ -12,7 +12,7 @@ import numpy as np
 
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
-from slidepipe.isolate import isolate, poses
+from slidepipe.isolate import isolate, laid_by_axis, turned
 from slidepipe.metric import normalised, unit_rows
 from slidepipe.present import present, views
 
@@ -76,7 +76,7 @@ def embed_crops(
         batch: crops a call; halved when the device runs out of memory.
         alone: show each object alone (:mod:`slidepipe.isolate`). Eight views are then of it laid by its long axis, the four
             mirrored ones 45 degrees on: how it lay on its slide makes no difference. A backbone that says ``views = 1``, so
-            that flips and quarter turns make none to it, sees the four poses of :func:`~slidepipe.isolate.poses` instead.
+            that flips and quarter turns make none to it, sees it as it lies, by its axis, and 45 degrees on from each.
 
     Returns:
         float32 (N, D).
@@ -136,15 +136,16 @@ def _embed_part(backbone: Backbone, crops: Sequence[UInt8Array], view_count: int
     indifferent = getattr(backbone, "views", None) == 1
     if view_count == 1 and not indifferent:
         return _embed_views(backbone, [square(objects)])
-    lies, along, between, across = zip(*map(poses, objects), strict=True)
+    along, across = zip(*map(laid_by_axis, objects), strict=True)
     if not indifferent:
         return _embed_views(backbone, views(square(along), view_count, square(across)))
-    mean = _embed_views(backbone, map(square, (lies, between)))
+    mean = _embed_views(backbone, map(square, (along, across)))
     # What is not elongated lies by its axis as it lies: no need to look at it twice.
-    rows = [row for row, pose in enumerate(along) if pose is not lies[row]]
+    rows = [row for row, pose in enumerate(along) if pose is not objects[row]]
     if rows:
-        by_axis = _embed_views(backbone, (square([pose[row] for row in rows]) for pose in (along, across)))
-        mean[rows] = (mean[rows] + by_axis) / np.float32(2)
+        lies = [objects[row] for row in rows]
+        as_it_lies = _embed_views(backbone, map(square, (lies, [turned(pose, 45.0) for pose in lies])))
+        mean[rows] = (mean[rows] + as_it_lies) / np.float32(2)
     return mean
 
 

@@ -36,7 +36,10 @@ _SMALLER = 0.6
 """A neighbour has less than this share of the object's area; what is larger may be half of the object."""
 
 _EDGE_REACH_PX = max(_NECKS_PX) + 4
+"""So far the mask goes on beyond the crop's edge as it is there: no neck is measured farther."""
+
 _CENTRE_SIGMA = 0.5
+"""Of the Gaussian that weighs pieces, in half sides."""
 
 
 def black_dirt(density: Float32Array, object_: BoolArray) -> BoolArray:
@@ -54,7 +57,7 @@ def black_dirt(density: Float32Array, object_: BoolArray) -> BoolArray:
     black |= ndimage.binary_dilation(black, iterations=_BLACK_RIM[2], mask=rim)
     black |= ndimage.binary_dilation(black, iterations=_BLUR[1], mask=density > _BLUR[0])
     share, sigma = _OWN_BLACK
-    middle = central_weight(black.shape, sigma)
+    middle = _central_weight(black.shape, sigma)
     return black if middle[black].sum() <= share * middle.sum() else np.zeros_like(black)
 
 
@@ -62,24 +65,30 @@ def without_cut_neighbours(mask: BoolArray) -> BoolArray:
     """The mask, bool (h, w), without those parts of it that hang on by a neck and lie broad at the crop's edge."""
     frame = np.ones_like(mask)
     frame[1:-1, 1:-1] = False
+    share, least = _LONG_CONTACT
     for neck_px in _NECKS_PX:
-        if np.count_nonzero(mask & frame) < _LONG_CONTACT[1]:
+        if np.count_nonzero(mask & frame) < least:
             break
         parts, count = _parted(mask, neck_px)
         if count < 2:
             continue
-        own = 1 + int(np.argmax(np.bincount(parts.ravel(), central_weight(mask.shape).ravel(), count + 1)[1:]))
+        own = most_central(parts, count)
         areas = np.bincount(parts.ravel(), minlength=count + 1)
         contacts = np.bincount(parts[frame], minlength=count + 1)
-        share, least = _LONG_CONTACT
         cut = (contacts >= least) & (contacts >= share * np.sqrt(areas)) & (areas < _SMALLER * areas[own])
         cut[[0, own]] = False
         mask = mask & ~cut[parts]
     return mask
 
 
-def central_weight(shape: tuple[int, ...], sigma: float = _CENTRE_SIGMA) -> FloatArray:
-    """A Gaussian around the middle of (h, w), ``sigma`` in half sides: the object of a crop is large and in its middle."""
+def most_central(pieces: IntArray, count: int) -> int:
+    """Which of the pieces 1 to ``count``, int (h, w), weighs most in the middle: the object of a crop is large and lies there."""
+    weights = _central_weight(pieces.shape, _CENTRE_SIGMA)
+    return 1 + int(np.argmax(np.bincount(pieces.ravel(), weights.ravel(), count + 1)[1:]))
+
+
+def _central_weight(shape: tuple[int, ...], sigma: float) -> FloatArray:
+    """A Gaussian around the middle of (h, w), ``sigma`` in half sides."""
     y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape)
     weight: FloatArray = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * sigma**2))
     return weight

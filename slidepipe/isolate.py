@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops
 from scipy import ndimage
 
-from slidepipe.foreign import black_dirt, central_weight, without_cut_neighbours
+from slidepipe.foreign import black_dirt, most_central, without_cut_neighbours
 from slidepipe.interfaces import BoolArray, Float32Array, UInt8Array
 from slidepipe.masks import EIGHT, fill_holes, framed
 
@@ -83,17 +83,16 @@ def turned(alone: UInt8Array, degrees: float) -> UInt8Array:
     return np.asarray(image if box is None else image.crop(box))
 
 
-def poses(alone: UInt8Array) -> tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]:
-    """The object of a crop that is :func:`isolate`d, laid in four ways, each uint8 (h, w, 3).
+def laid_by_axis(alone: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+    """The object of a crop that is :func:`isolate`d, laid by its long axis, and 45 degrees on from that: uint8 (h, w, 3) each.
 
-    As it lies; by its long axis; and both turned by 45 degrees. How it lay on its slide makes no difference to the second and
-    the fourth, but for flips and quarter turns. What is not elongated has no axis to be laid by: they are the first and third.
+    How it lay on its slide makes no difference to them, but for flips and quarter turns. What is not elongated has no axis to
+    be laid by: the first is then ``alone`` itself.
     """
-    lies, between = alone, turned(alone, 45.0)
     degrees, elongation = long_axis(alone)
     if elongation <= _ELONGATED:
-        return lies, lies, between, between
-    return lies, turned(alone, -degrees), between, turned(alone, 45.0 - degrees)
+        return alone, turned(alone, 45.0)
+    return turned(alone, -degrees), turned(alone, 45.0 - degrees)
 
 
 def long_axis(alone: UInt8Array) -> tuple[float, float]:
@@ -151,9 +150,8 @@ def _central_piece(dark: BoolArray) -> BoolArray | None:
 
 
 def _heaviest_piece(mask: BoolArray) -> BoolArray:
-    pieces, _ = ndimage.label(mask, EIGHT)
-    heaviest = 1 + int(np.argmax(np.bincount(pieces.ravel(), central_weight(mask.shape).ravel())[1:]))
-    piece: BoolArray = pieces == heaviest
+    pieces, count = ndimage.label(mask, EIGHT)
+    piece: BoolArray = pieces == most_central(pieces, count)
     return piece
 
 
