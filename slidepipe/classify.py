@@ -103,14 +103,16 @@ def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray]
 
 @dataclass(frozen=True)
 class _Projected:
-    """The references as seen through a projection, or as they are without one: float64 (M, .)."""
+    """The references as seen through a projection, or as they are without one: float64 (P, M, .), P pictures of each."""
 
-    references: FloatArray
+    pictures: FloatArray
     projection: Projection | None = None
 
     def distances_of(self, plain: FloatArray) -> FloatArray:
-        """Distances of float64 (N, D) to the references: float64 (N, M)."""
-        return distances(plain if self.projection is None else self.projection(plain), self.references)
+        """Distances of float64 (N, D) to the references, each to the nearest of its pictures: float64 (N, M)."""
+        seen = plain if self.projection is None else self.projection(plain)
+        nearest: FloatArray = np.minimum.reduce([distances(seen, picture) for picture in self.pictures])
+        return nearest
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,14 @@ class _Space:
     """What is learned from M references, and where they lie in it.
 
     Attributes:
-        plain: float64 (M, D), the references before anything is learned.
+        plain: the references before anything is learned.
         labels: int64 (M,).
         learned: the references in the learned space; ``plain`` where none is learned.
         finer: the same in a space learned with less shrinkage.
         membership: the kernel regression, where the metric asks one.
     """
 
-    plain: FloatArray
+    plain: _Projected
     labels: IntArray
     learned: _Projected
     finer: _Projected
@@ -135,11 +137,15 @@ class _Space:
 class KnnHead:
     """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
 
+    References that are also given as crops teach ``lda`` what a slide's softness changes, and are as near as the nearer of
+    their two pictures; their calibration scores are the mean of both pictures'.
+
     ``lda``: square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length.
     ``cosine``: unit length. ``euclidean``: as they come.
     """
 
     name: ClassVar[str] = "knn"
+    fits_crops: ClassVar[bool] = True
 
     class Settings(BaseModel):
         """Settings of the k-NN head."""
@@ -165,26 +171,36 @@ class KnnHead:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
 
-    def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
+    def fit(
+        self, embeddings: Float32Array, genera: StrArray, alpha: float, as_crops: Float32Array | None = None
+    ) -> Self:
         """Learn the metric and the calibration scores from the reference set.
 
         Args:
             embeddings: float32 (M, D).
             genera: str (M,); names that begin with ``_`` are reject classes.
             alpha: share of the fossils of each genus that may be missed.
+            as_crops: float32 (M, D), the same references as soft as crops of a slide; read by ``lda`` only.
 
         Raises:
             SettingsError: ``alpha`` is finer than the smallest genus allows.
             ReferenceSetError: embeddings are not finite, a genus has one image, or ``lda`` has one class only.
         """
         self._names, self._labels = _encoded(embeddings, genera, alpha)
+        pictures = [embeddings]
+        if as_crops is not None and self.settings.metric == "lda":
+            if len(_checked(as_crops, embeddings.shape[1])) != len(embeddings):
+                raise ReferenceSetError(
+                    f"reference set: {len(embeddings)} embeddings but {len(as_crops)} as crops; embed it again"
+                )
+            pictures.append(as_crops)
         self._alpha, self._dim = alpha, embeddings.shape[1]
         self._root = not has_negative(embeddings)
         if self.settings.metric == "lda" and len(self._names) < 2:
             raise ReferenceSetError(
                 f"reference set: only {self._names[0]} in it, and metric lda needs two classes; use metric: cosine"
             )
-        self._space = self._learn(self._unlearned(embeddings), self._labels)
+        self._space = self._learn(np.stack([self._unlearned(picture) for picture in pictures]), self._labels)
         self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_measures))
         return self
 
@@ -223,21 +239,25 @@ class KnnHead:
         rows = embeddings.astype(np.float64)
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
-    def _learn(self, plain: FloatArray, labels: IntArray) -> _Space:
-        unprojected = _Projected(plain)
+    def _learn(self, pictures: FloatArray, labels: IntArray) -> _Space:
+        plain = _Projected(pictures)
         if self.settings.metric != "lda":
-            return _Space(plain, labels, unprojected, unprojected, None)
-        membership = kernel_ridge(plain, labels, len(self._names))
+            return _Space(plain, labels, plain, plain, None)
+        membership = kernel_ridge(pictures[0], labels, len(self._names))
         if len(np.unique(labels)) < 2:  # a fold may leave one class only
-            return _Space(plain, labels, unprojected, unprojected, membership)
+            return _Space(plain, labels, plain, plain, membership)
         # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
         many = self._dim > 1.5 * len(self._labels)
         fitting = 0.5 if self._root else 0.7 if many else 0.25
+        rows, labels_of_rows = np.concatenate(pictures), np.tile(labels, len(pictures))
         projections = (
-            shrinkage_lda(plain, labels, shrinkage)
+            shrinkage_lda(rows, labels_of_rows, shrinkage)
             for shrinkage in (self.settings.shrinkage or fitting, _FINER_SHRINKAGE)
         )
-        learned, finer = (_Projected(projection(plain), projection) for projection in projections)
+        learned, finer = (
+            _Projected(np.stack([projection(picture) for picture in pictures]), projection)
+            for projection in projections
+        )
         return _Space(plain, labels, learned, finer, membership)
 
     def _measures(self, space: _Space, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
@@ -249,10 +269,9 @@ class KnnHead:
         learned = class_distances(to_learned, space.labels, classes, k)
         if space.membership is None:
             return learned[None]
-        to_plain = distances(plain, space.plain)
-        nearest = class_distances(to_plain, space.labels, classes, 1)
+        nearest = class_distances(space.plain.distances_of(plain), space.labels, classes, 1)
         finer = class_distances(space.finer.distances_of(plain), space.labels, classes, k)
-        return np.stack([learned, finer, nearest, -space.membership(to_plain)])
+        return np.stack([learned, finer, nearest, -space.membership(distances(plain, space.plain.pictures[0]))])
 
     def _strangeness(self, measures: FloatArray) -> FloatArray:
         """Smooth maximum of the standardised measures: none makes up for another."""
@@ -267,10 +286,12 @@ class KnnHead:
         self._calibration = calibrate(self._strangeness(held_out), self._labels, self._names)
 
     def _held_out_measures(self, train: IntArray, held_out: IntArray) -> FloatArray:
-        """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows."""
-        plain = self._space.plain[held_out]
-        space = self._learn(self._space.plain[train], self._labels[train])
-        return self._measures(space, plain, space.learned.distances_of(plain))
+        """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows: means of the pictures."""
+        pictures = self._space.plain.pictures
+        space = self._learn(pictures[:, train], self._labels[train])
+        each = [self._measures(space, plain, space.learned.distances_of(plain)) for plain in pictures[:, held_out]]
+        mean: FloatArray = np.mean(each, axis=0)
+        return mean
 
 
 class LogisticHead:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slidepipe.interfaces import Backbone, Decisions, Head
+from slidepipe.reference import ReferenceSet, fit_head
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import Float32Array, StrArray, UInt8Array
@@ -166,11 +167,16 @@ def head_checks(make: Callable[[], Head]) -> Checks:
     references, genera = _clusters(40, seed=1)
     queries, truth = _clusters(10, seed=2)
     outliers = np.random.default_rng(3).normal(0, 300, (20, references.shape[1])).astype(np.float32)
+    as_crops = references + np.random.default_rng(4).normal(0, 0.1, references.shape).astype(np.float32)
+
+    def fit(head: Head, alpha: float = ALPHA) -> Head:
+        rows = ReferenceSet(references.copy(), as_crops.copy(), genera.copy(), genera.copy(), "made up", None)
+        return fit_head(head, rows, alpha)
 
     @functools.cache
     def fitted() -> Head:
         head = make()
-        result = head.fit(references, genera, ALPHA)
+        result = fit(head)
         require(result is head, f"fit returned {type(result).__name__}: it must return self")
         return head
 
@@ -213,7 +219,7 @@ def head_checks(make: Callable[[], Head]) -> Checks:
         require(share <= 0.2, f"{share:.0%} of objects far from every reference are given a genus: a head must abstain")
 
     def alpha() -> None:
-        strict = make().fit(references, genera, 0.3).predict(queries).accepted
+        strict = fit(make(), 0.3).predict(queries).accepted
         require(
             bool((decided().accepted | ~strict).all()), "a larger alpha accepts an object that a smaller one does not"
         )
@@ -225,7 +231,7 @@ def head_checks(make: Callable[[], Head]) -> Checks:
             require(bool((alone == getattr(decided(), name)).all()), f"{name} depends on the objects beside it")
 
     def determinism() -> None:
-        again = make().fit(references.copy(), genera.copy(), ALPHA).predict(queries)
+        again = fit(make()).predict(queries)
         for name in ("genus", "accepted", "p_value"):
             require(
                 bool((getattr(again, name) == getattr(decided(), name)).all()), f"fitted anew, {name} comes out another"

@@ -63,11 +63,7 @@ def cut_crop(slide: Slide, box: Sequence[int], spec: CropSpec) -> UInt8Array:
     x0, y0 = math.floor(part.x0 / level.downsample_x), math.floor(part.y0 / level.downsample_y)
     x1, y1 = math.ceil(part.x1 / level.downsample_x), math.ceil(part.y1 / level.downsample_y)
     rgb, _ = slide.read(level, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
-    side = max(rgb.shape[:2])
-    if side <= spec.long_side_px:
-        return rgb
-    height, width = (max(1, round(length * spec.long_side_px / side)) for length in rgb.shape[:2])
-    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+    return _shrunk(rgb, spec.long_side_px)
 
 
 def cut_crops(slide: Slide, boxes: IntArray, spec: CropSpec) -> Iterator[tuple[int, UInt8Array | RegionError]]:
@@ -91,6 +87,19 @@ def decode_crop(data: bytes) -> UInt8Array:
     """uint8 (h, w, 3) of a stored crop."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def as_stored(image: UInt8Array, spec: CropSpec) -> UInt8Array:
+    """What would be left of an image, uint8 (h, w, 3), had it been cut from a slide: shrunk and through JPEG as a crop is."""
+    return decode_crop(encode_crop(_shrunk(image, spec.long_side_px), spec))
+
+
+def _shrunk(rgb: UInt8Array, long_side_px: int) -> UInt8Array:
+    side = max(rgb.shape[:2])
+    if side <= long_side_px:
+        return rgb
+    height, width = (max(1, round(length * long_side_px / side)) for length in rgb.shape[:2])
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _level_for(levels: Sequence[Level], shrink: float) -> Level:

@@ -16,6 +16,7 @@ import numpy as np
 import slidepipe
 from slidepipe import plugins, store, tasks
 from slidepipe.config import Config
+from slidepipe.crops import CropSpec
 from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
 from slidepipe.interfaces import Head
@@ -23,6 +24,7 @@ from slidepipe.manifest import RunSummary, check_same_well, describe_reference, 
 from slidepipe.plan import (
     SlideState,
     cards,
+    crop_spec,
     detector_spec,
     embed_spec,
     embedding_identity,
@@ -80,6 +82,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     if absent:
         logger.warning("%s: its slides are not there; going on from what %s holds of them", well, out)
     folder, embed, head = reference_folder(config), embed_spec(config), head_spec(config)
+    crops = crop_spec(config)
     wells = sorted({slide.sample.well for slide in slides})
     if len(wells) > 1:
         logger.warning("%s: slides of %d wells (%s), each counted under its own", well, len(wells), ", ".join(wells))
@@ -111,7 +114,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             )
 
         identity = embedding_identity(embed)
-        fingerprint = fingerprint_folder(folder, reference_identity(embed))
+        fingerprint = fingerprint_folder(folder, reference_identity(embed, crops))
         reviewed = find_reviewed(config.reference_results, sorted(set(folder.genera)), identity, out)
         reference = load_cached(fingerprint)
         pending = [state for state in states if state.job is not None and not is_finished(state)]
@@ -124,7 +127,9 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
         # After the work, so that a well without objects embeds none, and what was reviewed in these results is embedded anew.
         joined = None
         if any(count_objects(state) for state in states):
-            joined = join_reviewed(reference or _embed_reference(folder, embed, fingerprint, start_engine()), reviewed)
+            joined = join_reviewed(
+                reference or _embed_reference(folder, embed, crops, fingerprint, start_engine()), reviewed
+            )
 
         @functools.cache
         def find_heads() -> Heads:
@@ -203,7 +208,7 @@ def _check_before_work(
     if engine is not None:
         check_images(folder)
         root = absolute(folder.root)
-        engine.map([Task(tasks.embed_reference_part, (embed, root, folder.files[:1]), gpu=True)])
+        engine.map([Task(tasks.embed_reference_part, (embed, crop_spec(config), root, folder.files[:1]), gpu=True)])
     # What a head can refuse are its settings, alpha, and how many references the genera have: any embeddings will do.
     drawn = np.random.default_rng(0).normal(size=(len(folder.files), 8)).astype(np.float32)
     _create_head(head).fit(drawn, np.array(folder.genera), config.head.alpha)
@@ -213,14 +218,16 @@ def _create_head(head: PluginSpec) -> Head:
     return plugins.create("head", head.name, json.loads(head.settings))
 
 
-def _embed_reference(folder: ImageFolder, embed: EmbedSpec, fingerprint: str, engine: Engine) -> ReferenceSet:
+def _embed_reference(
+    folder: ImageFolder, embed: EmbedSpec, crops: CropSpec, fingerprint: str, engine: Engine
+) -> ReferenceSet:
     starts = range(0, len(folder.files), _REFERENCE_PART)
     root = absolute(folder.root)
     parts = engine.map(
-        Task(tasks.embed_reference_part, (embed, root, folder.files[start : start + _REFERENCE_PART]), gpu=True)
+        Task(tasks.embed_reference_part, (embed, crops, root, folder.files[start : start + _REFERENCE_PART]), gpu=True)
         for start in starts
     )
-    reference = as_reference(folder, [embeddings for embeddings, _ in parts], fingerprint, parts[0][1])
+    reference = as_reference(folder, parts, fingerprint)
     save_cached(reference)
     return reference
 

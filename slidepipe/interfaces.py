@@ -143,4 +143,16 @@ class Head(Protocol):
         ...
 
 
+class CropHead(Head, Protocol):
+    """What a head can be besides: where its attribute ``fits_crops`` is True, it is fitted to the references as crops, too."""
+
+    fits_crops: ClassVar[bool]
+
+    def fit(
+        self, embeddings: Float32Array, genera: StrArray, alpha: float, as_crops: Float32Array | None = None
+    ) -> Self:
+        """As :meth:`Head.fit`; ``as_crops``, float32 (M, D), are the same references as soft as crops of a slide are."""
+        ...
+
+
 SettingsDict = dict[str, Any]

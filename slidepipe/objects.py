@@ -90,7 +90,7 @@ def classify_slide(
     usable = np.flatnonzero(~lost)
     head, reference = find_head()
     seen = embeddings[usable]
-    decided = decide_slide(head, seen, reference.embeddings, reference.genera) if slide_shift else head.predict(seen)
+    decided = decide_slide(head, seen, reference.as_crops, reference.genera) if slide_shift else head.predict(seen)
     width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
     long_um = np.maximum(width_um, height_um)
     measured = slide_properties(folder)

@@ -20,7 +20,7 @@ from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
-STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 7}
+STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 8}
 
 
 #: A fossil lies any way round and either side up; a backbone whose embeddings do not care says ``views = 1``.
@@ -130,6 +130,11 @@ def embed_spec(config: Config) -> EmbedSpec:
     return EmbedSpec(plugin, device, views, backbone.batch, backbone.isolate, beside)
 
 
+def crop_spec(config: Config) -> CropSpec:
+    """How crops are cut and stored."""
+    return CropSpec(config.crops.margin, config.crops.long_side_px, config.crops.jpeg_quality)
+
+
 def cards(config: Config) -> tuple[int, ...]:
     """The GPUs of this machine that get a process each."""
     return local_cards(config.run.device) if config.run.scheduler == "local" else ()
@@ -191,7 +196,7 @@ def plan_slide(
         state.unresolved = error if isinstance(error, ResolutionError) else None
         state.failure = str(error).removeprefix(f"{slide.path}: ")
         return state
-    crops = CropSpec(config.crops.margin, config.crops.long_side_px, config.crops.jpeg_quality)
+    crops = crop_spec(config)
     mpp = (state.meta.mpp_x, state.meta.mpp_y)
     boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], state.identity, mpp, detector.digest)
     cut = store.fingerprint("crops", STAGE_VERSIONS["crops"], boxes, vars(crops))
@@ -273,9 +278,13 @@ def _embed_digest(embed: EmbedSpec) -> str:
     return store.fingerprint(embed.plugin.digest, embed.views, embed.batch, embed.isolate, beside)
 
 
-def reference_identity(embed: EmbedSpec) -> dict[str, Any]:
+def reference_identity(embed: EmbedSpec, crops: CropSpec) -> dict[str, Any]:
     """What the embeddings of reference images depend on besides the images."""
-    return {**embedding_identity(embed), "batch": embed.batch}
+    return {
+        **embedding_identity(embed),
+        "batch": embed.batch,
+        "as_crops": [crops.long_side_px, crops.jpeg_quality],
+    }
 
 
 def tables_fingerprint(

@@ -6,14 +6,15 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from slidepipe.errors import ReferenceSetError
-from slidepipe.interfaces import Float32Array, StrArray, UInt8Array
+from slidepipe.interfaces import BoolArray, CropHead, Float32Array, Head, IntArray, StrArray, UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -34,14 +35,50 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """An embedded reference set: float32 (M, D), and the genus and file of each row."""
+    """An embedded reference set.
+
+    Attributes:
+        embeddings: float32 (M, D), of the images as they are.
+        as_crops: float32 (M, D), of the same as soft as a slide's crops (:func:`~slidepipe.crops.as_stored`).
+        genera: str (M,).
+        files: str (M,).
+        fingerprint: of the images, and of how they are embedded.
+        weights_sha256: of the weights that embedded it, where the backbone tells it.
+    """
 
     embeddings: Float32Array
+    as_crops: Float32Array
     genera: StrArray
     files: StrArray
     fingerprint: str
     weights_sha256: str | None
-    """Of the weights that embedded it, where the backbone tells it."""
+
+    def rows(self, kept: BoolArray | IntArray) -> "ReferenceSet":
+        """Some rows of it."""
+        return replace(
+            self,
+            embeddings=self.embeddings[kept],
+            as_crops=self.as_crops[kept],
+            genera=self.genera[kept],
+            files=self.files[kept],
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddedPart:
+    """Some images of a reference folder, embedded: two float32 (n, D) as in :class:`ReferenceSet`."""
+
+    embeddings: Float32Array
+    as_crops: Float32Array
+    weights_sha256: str | None
+
+
+def fit_head(head: Head, reference: ReferenceSet, alpha: float) -> Head:
+    """Fit a head to a reference set; one that says ``fits_crops = True`` is given the references as crops, too."""
+    if getattr(head, "fits_crops", False):
+        fit = cast(CropHead, head).fit
+        return fit(reference.embeddings, reference.genera, alpha, as_crops=reference.as_crops)
+    return head.fit(reference.embeddings, reference.genera, alpha)
 
 
 _UNREADABLE = "{}: not a readable image ({}). Replace or remove it"
@@ -160,6 +197,7 @@ def load_cached(fingerprint: str) -> ReferenceSet | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return ReferenceSet(
                 stored["embeddings"],
+                stored["as_crops"],
                 stored["genera"],
                 stored["files"],
                 fingerprint,
@@ -179,6 +217,7 @@ def save_cached(reference: ReferenceSet) -> None:
             np.savez(
                 file,
                 embeddings=reference.embeddings,
+                as_crops=reference.as_crops,
                 genera=reference.genera,
                 files=reference.files,
                 weights_sha256=np.array(reference.weights_sha256 or ""),
@@ -188,12 +227,15 @@ def save_cached(reference: ReferenceSet) -> None:
         part.unlink(missing_ok=True)
 
 
-def as_reference(
-    folder: ImageFolder, embeddings: Sequence[Float32Array], fingerprint: str, weights_sha256: str | None
-) -> ReferenceSet:
+def as_reference(folder: ImageFolder, parts: Sequence[EmbeddedPart], fingerprint: str) -> ReferenceSet:
     """Join the embedded parts of a folder, in the order of its files."""
     return ReferenceSet(
-        np.concatenate(embeddings), np.array(folder.genera), np.array(folder.files), fingerprint, weights_sha256
+        np.concatenate([part.embeddings for part in parts]),
+        np.concatenate([part.as_crops for part in parts]),
+        np.array(folder.genera),
+        np.array(folder.files),
+        fingerprint,
+        parts[0].weights_sha256,
     )
 
 

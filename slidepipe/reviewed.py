@@ -22,7 +22,7 @@ from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
 from slidepipe.labels import LABELS, read_file
 from slidepipe.manifest import read_manifest
-from slidepipe.reference import ReferenceSet
+from slidepipe.reference import ReferenceSet, fit_head
 from slidepipe.review import REVIEW, read_labels, read_review
 
 logger = logging.getLogger(__name__)
@@ -131,9 +131,7 @@ class JoinedReference:
         added = np.array([other != "" for other in self.slides])
         if (debris & kept).sum() < LEAST_DEBRIS and not (debris & ~added).any():
             kept &= ~debris
-        return ReferenceSet(
-            whole.embeddings[kept], whole.genera[kept], whole.files[kept], whole.fingerprint, whole.weights_sha256
-        )
+        return whole.rows(kept)
 
 
 def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) -> JoinedReference:
@@ -185,6 +183,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
     digest.update(repr([(item.slide, item.row, item.genus, item.file) for item in kept]).encode())
     joined = ReferenceSet(
         np.concatenate([reference.embeddings, added]),
+        np.concatenate([reference.as_crops, added]),  # crops are all that there is of them
         np.concatenate([reference.genera, np.array([item.genus for item in kept])]),
         np.concatenate([reference.files, np.array([item.file for item in kept])]),
         digest.hexdigest(),
@@ -214,4 +213,4 @@ class Heads:
         return (self._common if own is self._reference.all else self._fit(own)), own
 
     def _fit(self, reference: ReferenceSet) -> Head:
-        return self._create().fit(reference.embeddings, reference.genera, self._alpha)
+        return fit_head(self._create(), reference, self._alpha)

@@ -17,13 +17,13 @@ import numpy as np
 import slidepipe
 from slidepipe import plugins, store
 from slidepipe.blocks import Block, Grid, read_window
-from slidepipe.crops import CropSpec, cut_crops, decode_crop, encode_crop
+from slidepipe.crops import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
 from slidepipe.detection import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.quality import long_sides_um, measure_crop
-from slidepipe.reference import read_image
+from slidepipe.reference import EmbeddedPart, read_image
 from slidepipe.relocate import relocate, relocate_path
 from slidepipe.slide import Box, Slide, borrow_slide
 
@@ -313,11 +313,16 @@ def publish_embeddings(job: SlideJob, parts: int, seconds: float) -> None:
     store.drop_parts(job.folder, "embeddings", wanted)
 
 
-def embed_reference_part(spec: EmbedSpec, root: Path, files: Sequence[str]) -> tuple[Float32Array, str | None]:
-    """Embed some images of a reference folder; returns the embeddings and, where the backbone tells it, its weights' sha256."""
+def embed_reference_part(spec: EmbedSpec, crops: CropSpec, root: Path, files: Sequence[str]) -> EmbeddedPart:
+    """Embed some images of a reference folder: as they are, and as a run would have stored them as crops."""
     backbone = get_backbone(spec.plugin, spec.device)
     images = [read_image(root / file) for file in files]
-    return embed_images(spec, images, files), getattr(backbone, "weights_sha256", None)
+    stored = [as_stored(image, crops) for image in images]
+    return EmbeddedPart(
+        embed_images(spec, images, files),
+        embed_images(spec, stored, files),
+        getattr(backbone, "weights_sha256", None),
+    )
 
 
 def embed_images(spec: EmbedSpec, images: Sequence[UInt8Array], names: Sequence[str]) -> Float32Array:

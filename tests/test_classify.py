@@ -175,6 +175,59 @@ def test_a_learned_metric_is_calibrated_on_rows_it_has_not_seen():
     assert decisions.accepted.mean() > 0.75
 
 
+def softened(rows: np.ndarray, by: float) -> np.ndarray:
+    """The same rows all moved one way, along which the genera do not differ."""
+    moved = rows.copy()
+    moved[:, -1] += by
+    return moved.astype(np.float32)
+
+
+def test_a_head_that_knows_its_references_as_crops_takes_crops_for_what_they_are():
+    # Of noise alone the last value is 1 give or take 0.15 in every genus; a slide adds 2 to it.
+    def alike(count, seed):
+        rows, genera = drawn(count, seed)
+        rows[:, -1] = 1 + np.random.default_rng(seed).normal(0, 0.15, len(rows))
+        return rows, genera
+
+    (embeddings, genera), (fresh, truth) = alike(20, 0), alike(40, 1)
+    crops = softened(fresh, 2)
+    sharp = KnnHead().fit(embeddings, genera, 0.2)
+    both = KnnHead().fit(embeddings, genera, 0.2, as_crops=softened(embeddings, 2))
+    assert sharp.predict(crops).accepted.mean() < 0.4
+    for queries in (fresh, crops):
+        decided = both.predict(queries)
+        assert decided.accepted.mean() > 0.6
+        assert (decided.genus == truth).all()
+        assert all(len(set(rows)) == len(rows) for rows in decided.neighbours.tolist())  # an image counts once
+    assert not both.predict(debris(50, 3)).accepted.any()
+
+
+def test_a_reference_as_a_crop_is_its_own_neighbour_and_plain_metrics_know_no_crops():
+    embeddings, genera = drawn(20, 0)
+    soft = softened(embeddings, 2)
+    decided = KnnHead().fit(embeddings, genera, 0.2, as_crops=soft).predict(soft)
+    assert decided.neighbours[:, 0].tolist() == list(range(60))
+    plain = [
+        KnnHead(KnnHead.Settings(metric="euclidean")).fit(embeddings, genera, 0.2, given).predict(soft).p_value
+        for given in (None, soft)
+    ]
+    np.testing.assert_array_equal(*plain)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda rows: rows[:-1], "60 embeddings but 59 as crops"),
+        (lambda rows: rows[:, :-1], "shape"),
+        (lambda rows: rows * np.nan, "not finite"),
+    ],
+)
+def test_crops_that_do_not_fit_their_references_are_refused(spoil, told):
+    embeddings, genera = drawn(20, 0)
+    with pytest.raises(ReferenceSetError, match=told):
+        KnnHead().fit(embeddings, genera, 0.2, as_crops=spoil(embeddings))
+
+
 def test_majority_and_distance_weighting_can_differ():
     embeddings = np.array([[0.0], [1.0], [1.1], [9.0], [9.0]], np.float32)
     genera = np.array(["near", "far", "far", "near", "far"])

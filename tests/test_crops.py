@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.crops import CropSpec, crop_box, cut_crop, cut_crops, decode_crop, encode_crop, slide_order
+from slidepipe.crops import CropSpec, as_stored, crop_box, cut_crop, cut_crops, decode_crop, encode_crop, slide_order
 from slidepipe.errors import RegionError
 from slidepipe.slide import Box, Slide
 from tests import drawn
@@ -58,6 +58,16 @@ def test_jpeg_round_trip_is_close(slide: Slide) -> None:
     again = decode_crop(encode_crop(crop, SPEC))
     assert again.shape == crop.shape
     assert np.abs(again.astype(int) - crop).mean() < 2
+
+
+def test_a_reference_as_a_crop_is_what_a_slide_would_have_kept_of_it(slide: Slide) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 150, 3), dtype=np.uint8)
+    soft = as_stored(image, SPEC)
+    assert soft.shape == (SPEC.long_side_px, SPEC.long_side_px // 2, 3)
+    assert soft.std() < 0.8 * image.std()  # noise does not survive being shrunk
+    small = image[:20, :10]
+    assert np.array_equal(as_stored(small, SPEC), decode_crop(encode_crop(small, SPEC)))
 
 
 def test_an_unreadable_crop_is_told_and_the_others_kept(tmp_path: Path) -> None:

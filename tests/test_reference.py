@@ -94,11 +94,13 @@ def test_the_fingerprint_follows_names_bytes_and_embedding(tmp_path: Path) -> No
 
 def test_the_cache_keeps_a_set_and_survives_damage(tmp_path: Path) -> None:
     assert load_cached("f" * 64) is None
-    kept = ReferenceSet(np.ones((2, 3), np.float32), np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, None)
+    sharp, soft = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    kept = ReferenceSet(sharp, soft, np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, None)
     save_cached(kept)
     again = load_cached("f" * 64)
     assert again is not None
-    np.testing.assert_array_equal(again.embeddings, kept.embeddings)
+    np.testing.assert_array_equal(again.embeddings, sharp)
+    np.testing.assert_array_equal(again.as_crops, soft)
     assert again.genera.tolist() == ["a", "b"]
     assert again.weights_sha256 is None
     (stored,) = (tmp_path / "cache").rglob("*.npz")

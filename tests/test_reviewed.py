@@ -30,7 +30,7 @@ def joined(rows: list[tuple[str, str]]) -> JoinedReference:
     genera, slides = zip(*rows, strict=True)
     embeddings = np.arange(len(rows), dtype=np.float32)[:, None]
     files = np.array([f"file{row}" for row in range(len(rows))])
-    return JoinedReference(ReferenceSet(embeddings, np.array(genera), files, "f", None), slides)
+    return JoinedReference(ReferenceSet(embeddings, embeddings + 0.5, np.array(genera), files, "f", None), slides)
 
 
 class Remembers:
@@ -153,10 +153,11 @@ def test_objects_labelled_outside_any_draw_join_by_their_box(
         (file_of_object(out.resolve(), names[4]), DEBRIS),
     }
     dim = Results(out).embedding(names[0]).size
-    alone = ReferenceSet(np.zeros((1, dim), np.float32), np.array([genus]), np.array(["a.jpg"]), "f", None)
+    alone = ReferenceSet(*np.zeros((2, 1, dim), np.float32), np.array([genus]), np.array(["a.jpg"]), "f", None)
     joined = join_reviewed(alone, found)
     assert joined.all.genera.tolist() == [genus] * 3  # one piece of debris is no class
     assert np.array_equal(joined.all.embeddings[1:], np.stack([Results(out).embedding(name) for name in names[:2]]))
+    assert np.array_equal(joined.all.as_crops[1:], joined.all.embeddings[1:])  # an object is a crop already
     assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
     assert len(joined.without(found[0].slide).files) < 3
 

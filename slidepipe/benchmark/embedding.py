@@ -16,14 +16,17 @@ import numpy as np
 
 from slidepipe import plugins, store, tasks
 from slidepipe.config import Config
+from slidepipe.crops import CropSpec
 from slidepipe.embed import embed_crops, resolve_device
 from slidepipe.engine import Engine, Task
 from slidepipe.errors import PluginError
-from slidepipe.interfaces import Backbone, Float32Array, UInt8Array
+from slidepipe.interfaces import Backbone, UInt8Array
 from slidepipe.plan import reference_identity
 from slidepipe.present import present
 from slidepipe.reference import (
+    EmbeddedPart,
     ImageFolder,
+    ReferenceSet,
     as_reference,
     cache_folder,
     fingerprint_folder,
@@ -42,16 +45,15 @@ _PART = 64  # images of a task, as in a run
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings float32 (N, D) and what they cost.
+    """The images embedded as references, and what that cost.
 
     Attributes:
+        reference: under the ``slidepipe`` protocol as a run has it; under others ``as_crops`` are the embeddings once more.
         worker_seconds: reading, preparing and embedding, summed over the workers; None where an older cache does not tell.
         cached: nothing was embedded this time.
     """
 
-    embeddings: Float32Array
-    weights_sha256: str | None
-    fingerprint: str
+    reference: ReferenceSet
     worker_seconds: float | None
     device: str
     cached: bool
@@ -101,11 +103,14 @@ def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
     return replace(spec, plugin=plugin, views=1, isolate=False, beside=None)
 
 
-def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Workers) -> Embedded | None:
+def embed_images(
+    folder: ImageFolder, spec: EmbedSpec, crops: CropSpec, kind: Kind, workers: Workers
+) -> Embedded | None:
     """Embed the images of a folder under a protocol, or take them from the cache.
 
     Args:
         spec: as a run embeds; :func:`spec_of` adapts it.
+        crops: as a run stores crops.
 
     Returns:
         None for ``random`` where the backbone has no torch network whose weights could be drawn anew.
@@ -113,7 +118,7 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
     spec = spec_of(spec, kind)
     device = resolve_device(spec.device)
     # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
-    identity = reference_identity(spec)
+    identity = reference_identity(spec, crops)
     if kind != "slidepipe":
         identity |= {"protocol": kind, "version": [identity["version"], 1]}
     fingerprint = fingerprint_folder(folder, identity)
@@ -122,9 +127,7 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
     if cached is not None and len(cached.embeddings) == len(folder.files):
         cost = store.read_json(note)
         return Embedded(
-            cached.embeddings,
-            cached.weights_sha256,
-            fingerprint,
+            cached,
             cost.get("worker_seconds"),
             str(cost.get("device", "unknown")),
             cached=True,
@@ -136,24 +139,24 @@ def embed_images(folder: ImageFolder, spec: EmbedSpec, kind: Kind, workers: Work
     parts = workers.map(
         device,
         [
-            (embed_part, (spec, kind, root, folder.files[start : start + _PART]))
+            (embed_part, (spec, crops, kind, root, folder.files[start : start + _PART]))
             for start in range(0, len(folder.files), _PART)
         ],
     )
     if any(part is None for part in parts):
         _write(note, {"no_network": True})
         return None
-    reference = as_reference(folder, [part[0] for part in parts], fingerprint, parts[0][1])
-    seconds = round(sum(part[2] for part in parts), 3)
+    reference = as_reference(folder, [part for part, _ in parts], fingerprint)
+    seconds = round(sum(spent for _, spent in parts), 3)
     save_cached(reference)
     _write(note, {"worker_seconds": seconds, "device": device})
-    return Embedded(reference.embeddings, reference.weights_sha256, fingerprint, seconds, device, cached=False)
+    return Embedded(reference, seconds, device, cached=False)
 
 
 def embed_part(
-    spec: EmbedSpec, kind: Kind, root: Path, files: Sequence[str]
-) -> tuple[Float32Array, str | None, float] | None:
-    """In a worker: embeddings of some images, the weights' sha256 where the backbone tells it, and the seconds it took."""
+    spec: EmbedSpec, crops: CropSpec, kind: Kind, root: Path, files: Sequence[str]
+) -> tuple[EmbeddedPart, float] | None:
+    """In a worker: some images embedded, and the seconds it took."""
     backbone = (
         random_backbone(spec.plugin, spec.device) if kind == "random" else tasks.get_backbone(spec.plugin, spec.device)
     )
@@ -161,12 +164,12 @@ def embed_part(
         return None
     started = perf_counter()
     if kind == "slidepipe":
-        embeddings, sha256 = tasks.embed_reference_part(spec, root, files)
-        return embeddings, sha256, perf_counter() - started
+        return tasks.embed_reference_part(spec, crops, root, files), perf_counter() - started
     images = [read_image(root / file) for file in files]
     squares = published_squares(images, backbone.input_px, own_crop=has_published_mode(spec.plugin.name))
     embeddings = embed_crops(backbone, list(squares), files, 1, spec.batch)
-    return embeddings, getattr(backbone, "weights_sha256", None), perf_counter() - started
+    part = EmbeddedPart(embeddings, embeddings, getattr(backbone, "weights_sha256", None))
+    return part, perf_counter() - started
 
 
 def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: bool) -> UInt8Array:

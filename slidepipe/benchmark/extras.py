@@ -17,7 +17,8 @@ from slidepipe.benchmark.scores import (
     retrieval_scores,
 )
 from slidepipe.errors import SlidepipeError
-from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, IntArray, UInt8Array
+from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray, UInt8Array
+from slidepipe.reference import ReferenceSet, fit_head
 from slidepipe.tasks import PluginSpec
 
 REPLICATES = 2000
@@ -55,7 +56,7 @@ def bootstrap_intervals(labels: IntArray, scores: Scores, seed: int = 0) -> dict
 
 
 def head_scores(
-    embeddings: Float32Array,
+    images: ReferenceSet,
     labels: IntArray,
     names: Sequence[str],
     splits: Sequence[Split],
@@ -64,6 +65,8 @@ def head_scores(
 ) -> dict[str, Any]:
     """What the head does with images held out of its reference set, and with genera held out of it.
 
+    What is held out is asked about as it is; references are known as crops, too.
+
     Returns:
         ``held_out``: coverage (accepted share), precision of what is accepted, accuracy and macro F1 where it must answer, macro
         F1 where it may abstain, each over all test rows of the splits. ``leave_one_genus_out``: for each genus, the share
@@ -71,16 +74,16 @@ def head_scores(
         known genera, share of hidden genera absorbed, precision with the hidden genera among them. ``reliability``: at each
         alpha the share of known fossils with a p-value of at most alpha, which should not be above alpha.
     """
-    genera = np.array(names)[labels]
+    embeddings = images.embeddings
     known: list[tuple[IntArray, Decisions]] = []
     for split in splits:
-        fitted = _fit(head, embeddings[split.train], genera[split.train], alpha)
+        fitted = _fit(head, images.rows(split.train), alpha)
         known.append((split.test, fitted.predict(embeddings[split.test])))
     hidden: list[tuple[str, Decisions]] = []
     if len(names) > 2:  # with one genus left there is nothing to decide
         for index, name in enumerate(names):
             without = labels != index
-            fitted = _fit(head, embeddings[without], genera[without], alpha)
+            fitted = _fit(head, images.rows(without), alpha)
             hidden.append((name, fitted.predict(embeddings[~without])))
     true = np.concatenate([labels[rows] for rows, _ in known])
     said = np.concatenate([_index(decisions.genus, names) for _, decisions in known])
@@ -158,8 +161,8 @@ def head_scores_or_reason(*arguments: Any) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _fit(head: PluginSpec, embeddings: Float32Array, genera: npt.NDArray[np.str_], alpha: float) -> Any:
-    return plugins.create("head", head.name, json.loads(head.settings)).fit(embeddings, genera, alpha)
+def _fit(head: PluginSpec, reference: ReferenceSet, alpha: float) -> Head:
+    return fit_head(plugins.create("head", head.name, json.loads(head.settings)), reference, alpha)
 
 
 def _index(genera: npt.NDArray[np.str_], names: Sequence[str]) -> IntArray:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from slidepipe import __version__, plugins, store
@@ -30,9 +29,9 @@ from slidepipe.benchmark.page import Material, benchmark_page, write_leaderboard
 from slidepipe.benchmark.scores import Scores, evaluate
 from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
-from slidepipe.interfaces import StrArray, UInt8Array
-from slidepipe.plan import embed_spec, head_spec
-from slidepipe.reference import fingerprint_folder
+from slidepipe.interfaces import UInt8Array
+from slidepipe.plan import crop_spec, embed_spec, head_spec
+from slidepipe.reference import fingerprint_folder, fit_head
 
 Protocol = Literal["published", "slidepipe", "both"]
 Told = Callable[[str], None]
@@ -124,27 +123,27 @@ def score_backbone(
     data: BenchmarkData, thumbnails: UInt8Array, config: Config, protocol: Protocol, workers: Workers
 ) -> tuple[dict[str, Any], Material]:
     """All figures of one backbone, as ``metrics.json`` has them, and what the report shows beside them."""
-    spec, head = embed_spec(config), head_spec(config)
+    spec, crops, head = embed_spec(config), crop_spec(config), head_spec(config)
     splits = data.splits()
     kinds: list[Kind] = [kind for kind in ("published", "slidepipe") if protocol in (kind, "both")]
     embedded: dict[Kind, Embedded] = {}
     scores: dict[Kind, Scores] = {}
     for kind in kinds:
-        found = embed_images(data.folder, spec, kind, workers)
+        found = embed_images(data.folder, spec, crops, kind, workers)
         if found is None:
             raise PluginError(f"backbone {config.backbone.name}: it embeds nothing")
-        embedded[kind], scores[kind] = found, evaluate(found.embeddings, data.labels, splits)
+        embedded[kind], scores[kind] = found, evaluate(found.reference.embeddings, data.labels, splits)
     first = kinds[0]
     controls: dict[str, Any] = {
         "protocol": first,
-        "shuffled_labels": shuffled_labels_control(embedded[first].embeddings, data.labels, splits),
+        "shuffled_labels": shuffled_labels_control(embedded[first].reference.embeddings, data.labels, splits),
         "raw_pixels": plain_control(raw_pixels(thumbnails), data.labels, splits),
         "random_weights": None,
     }
     if "published" in kinds:
-        random = embed_images(data.folder, spec, "random", workers)
+        random = embed_images(data.folder, spec, crops, "random", workers)
         if random is not None:
-            controls["random_weights"] = plain_control(random.embeddings, data.labels, splits)
+            controls["random_weights"] = plain_control(random.reference.embeddings, data.labels, splits)
     published = scores["published"].summary if "published" in scores else {}
     metrics: dict[str, Any] = {
         "nn_f1": published.get("nn_f1"),
@@ -152,9 +151,9 @@ def score_backbone(
         "pr_auc": published.get("pr_auc"),
         "model": config.backbone.name,
         "weights_file": _weights_name(config),
-        "weights_sha256": embedded[first].weights_sha256,
+        "weights_sha256": embedded[first].reference.weights_sha256,
         "slidepipe_version": __version__,
-        "fingerprint": embedded[first].fingerprint,
+        "fingerprint": embedded[first].reference.fingerprint,
         "data": {
             "identity": data.identity,
             "images": len(data.labels),
@@ -173,9 +172,9 @@ def score_backbone(
     metrics["controls"] = controls
     metrics["at_chance"] = at_chance(scores[first].summary["nn_f1"], controls["shuffled_labels"])
     if "slidepipe" in scores:
-        embeddings = embedded["slidepipe"].embeddings
+        reference = embedded["slidepipe"].reference
         # On all images first: an alpha that is too fine for them is the user's to mend, not a row of the report.
-        plugins.create("head", head.name, json.loads(head.settings)).fit(embeddings, _genera(data), config.head.alpha)
+        fit_head(plugins.create("head", head.name, json.loads(head.settings)), reference, config.head.alpha)
         metrics["slidepipe"] = {
             **scores["slidepipe"].summary,
             "views": spec.views,
@@ -185,16 +184,12 @@ def score_backbone(
             "confusion": scores["slidepipe"].confusion.tolist(),
             "head": {
                 "name": config.head.name,
-                **head_scores_or_reason(embeddings, data.labels, data.names, splits, head, config.head.alpha),
+                **head_scores_or_reason(reference, data.labels, data.names, splits, head, config.head.alpha),
             },
             "cost": _cost(embedded["slidepipe"], len(data.labels)),
         }
     metrics["verdict"] = leaderboard.verdict(metrics)
-    return metrics, Material(data, thumbnails, scores[first], embedded[first].embeddings)
-
-
-def _genera(data: BenchmarkData) -> StrArray:
-    return np.array(data.names)[data.labels]
+    return metrics, Material(data, thumbnails, scores[first], embedded[first].reference.embeddings)
 
 
 def _read_images(data: Path | None, told: Told) -> _Images:

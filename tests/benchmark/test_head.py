@@ -2,16 +2,24 @@ import numpy as np
 import pytest
 
 from slidepipe.benchmark import extras, scores
+from slidepipe.reference import ReferenceSet
 from slidepipe.tasks import PluginSpec
 
 from .test_scores import blobs
+
+
+def images_of(embeddings, labels):
+    genera = np.array(list("abcd"))[labels]
+    return ReferenceSet(embeddings, embeddings + np.float32(0.01), genera, genera, "f", None)
 
 
 @pytest.fixture(scope="module")
 def told():
     embeddings, labels = blobs(classes=4, each=30, spread=0.5)
     splits = scores.stratified_splits(labels)[:3]
-    return extras.head_scores(embeddings, labels, ("a", "b", "c", "d"), splits, PluginSpec("knn"), 0.1)
+    return extras.head_scores(
+        images_of(embeddings, labels), labels, ("a", "b", "c", "d"), splits, PluginSpec("knn"), 0.1
+    )
 
 
 def test_known_genera_are_mostly_accepted_and_right(told):
@@ -38,7 +46,9 @@ def test_coverage_falls_as_alpha_rises_and_missed_is_what_is_not_covered(told):
 def test_a_head_that_cannot_be_fitted_is_a_reason():
     embeddings, labels = blobs(classes=3, each=6)
     splits = scores.stratified_splits(labels)
-    told = extras.head_scores_or_reason(embeddings, labels, ("a", "b", "c"), splits, PluginSpec("knn"), 0.01)
+    told = extras.head_scores_or_reason(
+        images_of(embeddings, labels), labels, ("a", "b", "c"), splits, PluginSpec("knn"), 0.01
+    )
     assert "alpha" in told["error"]
 
 
