@@ -120,6 +120,7 @@ def embed_images(
     # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
     identity = reference_identity(spec, crops)
     if kind != "slidepipe":
+        del identity["as_crops"]  # only a run has such
         identity |= {"protocol": kind, "version": [identity["version"], 1]}
     fingerprint = fingerprint_folder(folder, identity)
     note = cache_folder() / "benchmark" / "cost" / f"{fingerprint}.json"

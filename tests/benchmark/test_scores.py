@@ -11,6 +11,7 @@ from slidepipe import tasks
 from slidepipe.benchmark import extras, scores
 from slidepipe.benchmark.data import read_data
 from slidepipe.benchmark.embedding import embed_part, spec_of
+from slidepipe.crops import CropSpec
 from slidepipe.errors import ReferenceSetError
 from slidepipe.tasks import EmbedSpec, PluginSpec
 
@@ -31,11 +32,11 @@ def deit_embeddings(test_data: Path) -> tuple[np.ndarray, np.ndarray]:
     data = read_data(test_data / "scampi-benchmark" / "imagefolder_20")
     plugin = PluginSpec("timm:vit_tiny_patch16_224", "{}", test_data / "weights" / "deit_tiny_patch16_224.pth")
     spec = spec_of(EmbedSpec(plugin, "cpu", 8, 64), "published")
-    part = embed_part(spec, "published", data.folder.root, data.folder.files)
+    part = embed_part(spec, CropSpec(0.1, 256, 92), "published", data.folder.root, data.folder.files)
     tasks.get_backbone.cache_clear()
     torch.set_num_threads(threads)
     assert part is not None
-    return part[0], data.labels
+    return part[0].embeddings, data.labels
 
 
 def test_reproduces_the_reference_evaluation(test_data, deit_embeddings):
