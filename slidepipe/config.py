@@ -47,7 +47,7 @@ class HeadConfig(_Settings):
 
     name: str = Field("knn", description="head, as `slidepipe plugins list` shows it")
     alpha: float = Field(
-        0.225,
+        0.24,
         gt=0,
         lt=1,
         description="share of a genus's fossils that may be left unknown; what is stranger than that is not counted",
