@@ -22,7 +22,7 @@ from slidepipe.interfaces import UInt8Array
 from slidepipe.plan import embed_spec
 from slidepipe.plugins import register_files
 from slidepipe.results import Results
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 from slidepipe.tasks import get_backbone
 
 _SPEC = CropSpec(margin=0.0, long_side_px=256, jpeg_quality=100)

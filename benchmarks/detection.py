@@ -18,7 +18,7 @@ import numpy.typing as npt
 from slidepipe.blocks import plan_blocks, plan_grid, read_window
 from slidepipe.detect import DensityDetector, DensitySettings
 from slidepipe.detection import detect_block, merge_blocks
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 
 FOUND_IOU, RIGHT_IOU, LEAST_UM = 0.5, 0.3, 15.0
 Boxes = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sample_slides.scanfiles import Tiles, image_tiles, write_svs
 from slidepipe.interfaces import UInt8Array
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 
 SAMPLE = Path(__file__).parent.parent / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs"
 TILE_PX, FACTORS, QUALITY = 256, (1, 4, 16), 80

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sample_slides.scanfiles import image_tiles, write_svs  # noqa: E402  # it is no installed package
-from slidepipe.slide import Slide  # noqa: E402
+from slidepipe.slides.slide import Slide  # noqa: E402
 
 TILE_PX = 256
 

@@ -26,7 +26,7 @@ from slidepipe.config import CropsConfig
 from slidepipe.crops import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
-from slidepipe.slide import TILE_CACHE_BYTES, Level, Slide
+from slidepipe.slides.slide import TILE_CACHE_BYTES, Level, Slide
 
 WORKERS = 2
 Tile = tuple[int, int, int]

@@ -16,7 +16,7 @@ from slidepipe.blocks import Grid, plan_blocks, plan_grid
 from slidepipe.config import DetectorConfig
 from slidepipe.detect import DensityDetector
 from slidepipe.detection import BoxTable, detect_block, merge_blocks
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 
 PIECE_PX = 2048
 #: The real scan without a resolution of its own, and what is about right for it.

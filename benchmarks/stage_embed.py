@@ -27,7 +27,7 @@ from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
 from slidepipe.isolate import isolate, laid_by_axis
 from slidepipe.present import present
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 
 NAME = "timm:mobilenetv1_100"
 SETTINGS: dict[str, Any] = {"model_kwargs": {"pad_type": "same"}, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}

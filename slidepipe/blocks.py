@@ -14,7 +14,7 @@ import numpy as np
 
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, Detector, Region, UInt8Array
-from slidepipe.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
 
 #: A level up to this much coarser than wanted is still taken: it saves three quarters of the pixels.
 _COARSER_BY = 1.25

@@ -14,7 +14,7 @@ from PIL import Image
 
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import IntArray, UInt8Array
-from slidepipe.slide import TILE_CACHE_BYTES, Box, Level, Slide, SlideMeta
+from slidepipe.slides.slide import TILE_CACHE_BYTES, Box, Level, Slide, SlideMeta
 
 #: Height of the bands in which crops are taken, level-0 pixels: one or two rows of JPEG tiles.
 _BAND_PX = 1024

@@ -7,7 +7,7 @@ import numpy as np
 
 from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.interfaces import BoolArray, Detections, Detector, FloatArray, IntArray
-from slidepipe.slide import BLOCK_CACHE_BYTES, Slide, SlideMeta
+from slidepipe.slides.slide import BLOCK_CACHE_BYTES, Slide, SlideMeta
 
 
 @dataclass(frozen=True)

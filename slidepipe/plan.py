@@ -15,7 +15,7 @@ from slidepipe.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute
-from slidepipe.slide import Box, SlideMeta, identify_slide, read_meta
+from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 

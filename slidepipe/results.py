@@ -13,7 +13,7 @@ from slidepipe.crops import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.manifest import MANIFEST, read_manifest
-from slidepipe.slide import borrow_slide
+from slidepipe.slides.slide import borrow_slide
 
 #: Columns of the CSV files that hold names, whatever these look like.
 _NAMES = ("slide_id", "sample_id", "well", "sample_type", "genus", "object_id", "region", "reason")

@@ -25,7 +25,7 @@ from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import EmbeddedPart, read_image
 from slidepipe.relocate import relocate, relocate_path
-from slidepipe.slide import Box, Slide, borrow_slide
+from slidepipe.slides.slide import Box, Slide, borrow_slide
 
 #: Objects of a part of the crops: one task, one file. A part of the embeddings is a batch, so that batches (and their rounding)
 #: do not depend on who does the work.

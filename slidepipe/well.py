@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slidepipe.errors import WellError
 from slidepipe.relocate import absolute
-from slidepipe.slide import check_mpp
+from slidepipe.slides.slide import check_mpp
 
 #: Suffixes taken for slides in a folder. DICOM is left out (one slide is many files): name such a slide in a list file.
 SLIDE_SUFFIXES = frozenset({".mrxs", ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".bif", ".svslide"})

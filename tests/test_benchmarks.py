@@ -25,7 +25,7 @@ from benchmarks import (
     whole_run,
 )
 from slidepipe import store
-from slidepipe.slide import Slide
+from slidepipe.slides.slide import Slide
 from tests import drawn
 
 README = f"before\n{figures.START}\nold\n{figures.END}\nafter\n"

@@ -10,7 +10,7 @@ from slidepipe.blocks import CELL_PX, plan_blocks, plan_grid, read_window
 from slidepipe.detect import DensityDetector
 from slidepipe.detection import detect_block, merge_blocks
 from slidepipe.interfaces import Detections, Region
-from slidepipe.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
 from tests import drawn
 
 

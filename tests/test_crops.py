@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from slidepipe.crops import CropSpec, as_stored, crop_box, cut_crop, cut_crops, decode_crop, encode_crop, slide_order
 from slidepipe.errors import RegionError
-from slidepipe.slide import Box, Slide
+from slidepipe.slides.slide import Box, Slide
 from tests import drawn
 
 SPEC = CropSpec(margin=0.1, long_side_px=256, jpeg_quality=92)

@@ -16,7 +16,7 @@ from slidepipe.flow import run_well
 from slidepipe.manifest import RunSummary
 from slidepipe.report import write_report
 from slidepipe.results import Results
-from slidepipe.slide import Slide, _handles
+from slidepipe.slides.slide import Slide, _handles
 from slidepipe.tables import TABLES
 from tests import drawn
 

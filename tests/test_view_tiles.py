@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slidepipe.errors import SlideError
-from slidepipe.slide import Box, Slide
+from slidepipe.slides.slide import Box, Slide
 from slidepipe.view import tiles
 from slidepipe.view.cache import BytesCache
 from slidepipe.view.scans import open_scan, why_missing

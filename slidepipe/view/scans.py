@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slidepipe.errors import SlideError
-from slidepipe.slide import Box, Slide, borrow_slide
+from slidepipe.slides.slide import Box, Slide, borrow_slide
 from slidepipe.view.tiles import Pyramid
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from slidepipe.errors import RegionError
-from slidepipe.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
 
 TILE_PX, OVERLAP_PX = 510, 1
 _QUALITY = 82

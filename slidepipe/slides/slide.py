@@ -22,7 +22,7 @@ import openslide
 
 from slidepipe.errors import RegionError, ResolutionError, SlideError
 from slidepipe.interfaces import BoolArray, UInt8Array
-from slidepipe.mirax import check_mirax
+from slidepipe.slides.mirax import check_mirax
 
 #: Micrometres a pixel that a microscope scan can have; outside it the number is a mistake (nanometres, a missing point).
 PLAUSIBLE_MPP = (0.02, 20.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slidepipe.errors import RegionError, ResolutionError, SlideError
-from slidepipe.slide import Box, Slide, borrow_slide, identify_slide, read_meta
+from slidepipe.slides.slide import Box, Slide, borrow_slide, identify_slide, read_meta
 from tests import drawn
 
 

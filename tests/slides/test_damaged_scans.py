@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import mutations, runs
 from slidepipe.errors import ResolutionError, SlideError
-from slidepipe.slide import read_meta
+from slidepipe.slides.slide import read_meta
 from slidepipe.well import discover
 from tests import drawn
 

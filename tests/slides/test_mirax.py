@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from slidepipe.errors import SlideError
-from slidepipe.slide import read_meta
+from slidepipe.slides.slide import read_meta
 from tests import drawn
 
 
