@@ -23,7 +23,7 @@ from slidepipe.correct import take_audit
 from slidepipe.count import SlideCount, long_table
 from slidepipe.intervals import Estimate
 from slidepipe.review import By, draw
-from slidepipe.well import Sample, WellSlide
+from slidepipe.samples.discover import Sample, WellSlide
 
 
 @dataclass

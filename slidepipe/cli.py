@@ -189,8 +189,8 @@ def _told(summary: Any) -> str:
 def info(slide: Path, mpp: float | None) -> None:
     """Say what slidepipe sees in a scan: size, resolution, scanned part, sample."""
     from slidepipe.errors import ResolutionError
+    from slidepipe.samples.discover import discover
     from slidepipe.slides.slide import read_meta
-    from slidepipe.well import discover
 
     sample = discover(slide)[0].sample
     missing = ""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from slidepipe.intervals import ZERO_COUNT_UPPER, wilson_interval
 from slidepipe.objects import UNKNOWN, UNUSABLE, SlideObjects
-from slidepipe.well import Sample, WellSlide
+from slidepipe.samples.discover import Sample, WellSlide
 
 Status = Literal["ok", "partial", "failed", "barren"]
 

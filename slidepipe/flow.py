@@ -49,11 +49,11 @@ from slidepipe.relocate import absolute
 from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
+from slidepipe.samples.discover import WellSlide
 from slidepipe.spike import check_spike
 from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec, PluginSpec
-from slidepipe.well import WellSlide
 
 logger = logging.getLogger(__name__)
 

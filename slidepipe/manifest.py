@@ -15,7 +15,7 @@ from slidepipe.errors import ResultsError
 from slidepipe.plan import SlideState
 from slidepipe.reference import ImageFolder
 from slidepipe.relocate import absolute
-from slidepipe.well import WellSlide
+from slidepipe.samples.discover import WellSlide
 
 MANIFEST = "manifest.json"
 

@@ -14,9 +14,9 @@ from slidepipe.config import CountingConfig
 from slidepipe.interfaces import FloatArray, Head
 from slidepipe.quality import faults, slide_properties
 from slidepipe.reference import ReferenceSet
+from slidepipe.samples.discover import WellSlide
 from slidepipe.shift import decide_slide
 from slidepipe.tasks import object_id
-from slidepipe.well import WellSlide
 
 ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
 

@@ -15,9 +15,9 @@ from slidepipe.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute
+from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
-from slidepipe.well import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
 STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 8}
@@ -69,7 +69,7 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     """The slides of the well; where none of them is there any more, those that the manifest knows, and True.
 
     Raises:
-        WellError: as :func:`~slidepipe.well.discover`, or two slides whose stores would lie in each other.
+        WellError: as :func:`~slidepipe.samples.discover.discover`, or two slides whose stores would lie in each other.
     """
     known = manifest.get("slides", []) if manifest.get("well") == str(absolute(well)) else []
     stored = [_known_slide(entry) for entry in known]

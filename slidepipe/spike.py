@@ -8,7 +8,7 @@ import pandas as pd
 from slidepipe.count import SampleCount, rounded
 from slidepipe.errors import SettingsError
 from slidepipe.intervals import Z95, Estimate, wilson_interval
-from slidepipe.well import SAMPLES_FILE, Spike, WellSlide
+from slidepipe.samples.discover import SAMPLES_FILE, Spike, WellSlide
 
 #: The row of ``spike.csv`` for a sample's fossils together.
 ALL_FOSSILS = "(all fossils)"

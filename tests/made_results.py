@@ -14,7 +14,7 @@ from slidepipe.count import SlideCount, count_slide, long_table, sample_table, s
 from slidepipe.crops import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
 from slidepipe.objects import SCHEMA, SlideObjects, write_objects
-from slidepipe.well import Sample, WellSlide
+from slidepipe.samples.discover import Sample, WellSlide
 
 GENERA = ["azolla", "deflandrea", "spiniferites"]
 

@@ -14,7 +14,7 @@ from slidepipe import store
 from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops import CropSpec, encode_crop
 from slidepipe.objects import SCHEMA, SlideObjects, write_objects
-from slidepipe.well import Sample, WellSlide
+from slidepipe.samples.discover import Sample, WellSlide
 
 DIM = 16
 SPEC = CropSpec(0.1, 256, 88)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from slidepipe.count import SlideCount, by_sample
 from slidepipe.errors import SettingsError, WellError
+from slidepipe.samples.discover import Spike, discover
 from slidepipe.spike import ALL_FOSSILS, check_spike, concentration, relative_error, spike_table
-from slidepipe.well import Spike, discover
 from tests.made_results import GENERA, slide
 
 SPIKE = Spike(tablets=2, spores_per_tablet=10_000, spores_sd=400, grams=5)

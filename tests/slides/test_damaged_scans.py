@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import mutations, runs
 from slidepipe.errors import ResolutionError, SlideError
+from slidepipe.samples.discover import discover
 from slidepipe.slides.slide import read_meta
-from slidepipe.well import discover
 from tests import drawn
 
 

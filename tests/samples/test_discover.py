@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.errors import SlidepipeError, WellError
-from slidepipe.well import SAMPLE_TYPES, Sample, discover, parse_name
+from slidepipe.samples.discover import SAMPLE_TYPES, Sample, discover, parse_name
 
 
 @pytest.mark.parametrize(
