@@ -27,8 +27,8 @@ from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
 from benchmarks.stage_detect import detect_slide
 from benchmarks.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
 from benchmarks.timing import ROOT, Ran, at_once, clocked, run_slidepipe
-from slidepipe import store
 from slidepipe.engine import Engine, Task
+from slidepipe.store import slide_store as store
 
 REFERENCE = ROOT / "sample_slides" / "reference"
 #: Reference images of a genus in the run with MobileNetV1, enough for the default alpha.

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slidepipe import store
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.count import LONG_COLUMNS, rounded
 from slidepipe.intervals import Estimate
@@ -35,10 +34,11 @@ from slidepipe.labels import (
     read_labels,
     read_missed,
 )
-from slidepipe.manifest import read_manifest
 from slidepipe.objects import ACCEPTED
 from slidepipe.results import Results
 from slidepipe.review import frame_of, read_objects, read_review
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 

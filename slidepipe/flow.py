@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 import slidepipe
-from slidepipe import plugins, store, tasks
+from slidepipe import plugins, tasks
 from slidepipe.config import Config
 from slidepipe.crops import CropSpec
 from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
 from slidepipe.interfaces import Head
-from slidepipe.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
 from slidepipe.plan import (
     SlideState,
     cards,
@@ -52,6 +51,8 @@ from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.samples.discover import WellSlide
 from slidepipe.spike import check_spike
 from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
 from slidepipe.tables import TABLES, find_lost, write_tables
 from slidepipe.tasks import EmbedSpec, PluginSpec
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slidepipe import store
 from slidepipe.config import CountingConfig
 from slidepipe.interfaces import FloatArray, Head
 from slidepipe.quality import faults, slide_properties
 from slidepipe.reference import ReferenceSet
 from slidepipe.samples.discover import WellSlide
 from slidepipe.shift import decide_slide
+from slidepipe.store import slide_store as store
 from slidepipe.tasks import object_id
 
 ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from slidepipe import plugins, store
+from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
 from slidepipe.crops import CropSpec
@@ -17,6 +17,7 @@ from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
+from slidepipe.store import slide_store as store
 from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.

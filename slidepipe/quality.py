@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from slidepipe import store
 from slidepipe.config import CountingConfig
 from slidepipe.interfaces import BoolArray, FloatArray, IntArray, UInt8Array
 from slidepipe.isolate import BACKGROUND_PERCENT
+from slidepipe.store import slide_store as store
 
 _PART_OF_OBJECT = 0.05
 """Optical density over the background from which on a pixel belongs to the object."""

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from slidepipe import store
 from slidepipe.crops import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
-from slidepipe.manifest import MANIFEST, read_manifest
 from slidepipe.slides.slide import borrow_slide
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import MANIFEST, read_manifest
 
 #: Columns of the CSV files that hold names, whatever these look like.
 _NAMES = ("slide_id", "sample_id", "well", "sample_type", "genus", "object_id", "region", "reason")

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from slidepipe import store
 from slidepipe.audit import FAR, NEAR
 from slidepipe.crops import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
@@ -27,6 +26,7 @@ from slidepipe.labels import read_cells as read_cells
 from slidepipe.labels import read_labels as read_labels
 from slidepipe.objects import ACCEPTED, UNUSABLE
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 By = Literal["genus", "sample", "slide"]
 BY: tuple[By, ...] = get_args(By)

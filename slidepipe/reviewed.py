@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from slidepipe import store
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
 from slidepipe.labels import LABELS, read_file
-from slidepipe.manifest import read_manifest
 from slidepipe.reference import ReferenceSet, fit_head
 from slidepipe.review import REVIEW, read_labels, read_review
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from slidepipe import store
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 Metric = Literal["cosine", "euclidean"]
 

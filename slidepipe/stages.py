@@ -4,13 +4,14 @@ from collections.abc import Generator
 from time import perf_counter
 from typing import Any
 
-from slidepipe import store, tasks
+from slidepipe import tasks
 from slidepipe.blocks import Block, plan_blocks, plan_grid
 from slidepipe.config import Config
 from slidepipe.engine import Task, Work
 from slidepipe.errors import SlideError
 from slidepipe.plan import SlideState
 from slidepipe.progress import Progress
+from slidepipe.store import slide_store as store
 
 #: Yields tasks, is sent their results, returns nothing: a piece of a slide's work.
 _Step = Generator[list[Task], list[Any], None]

@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
-from slidepipe import store
 from slidepipe.errors import ResultsError
-from slidepipe.manifest import MANIFEST, read_manifest
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import MANIFEST, read_manifest
 
 _FILE = ".status.json"
 #: The file is written at most this often, and a run on another machine that has not written for long is taken for dead.

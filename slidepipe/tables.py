@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from slidepipe import store, tasks
+from slidepipe import tasks
 from slidepipe.config import CountingConfig
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
@@ -20,6 +20,7 @@ from slidepipe.ranges import ranges_table
 from slidepipe.reference import ReferenceSet
 from slidepipe.reviewed import Heads
 from slidepipe.spike import spike_table
+from slidepipe.store import slide_store as store
 
 TABLES = (
     "objects.parquet",

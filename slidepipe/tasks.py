@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 import slidepipe
-from slidepipe import plugins, store
+from slidepipe import plugins
 from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.crops import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
 from slidepipe.detection import BlockResult, detect_block, merge_blocks
@@ -26,6 +26,7 @@ from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import EmbeddedPart, read_image
 from slidepipe.relocate import relocate, relocate_path
 from slidepipe.slides.slide import Box, Slide, borrow_slide
+from slidepipe.store import slide_store as store
 
 #: Objects of a part of the crops: one task, one file. A part of the embeddings is a batch, so that batches (and their rounding)
 #: do not depend on who does the work.

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slidepipe import store
 from slidepipe.config import Config
 from slidepipe.errors import ResultsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
-from slidepipe.manifest import MANIFEST, RunSummary
 from slidepipe.progress import Progress
 from slidepipe.relocate import absolute
 from slidepipe.status import StatusFile
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import MANIFEST, RunSummary
 
 logger = logging.getLogger("slidepipe.run")
 

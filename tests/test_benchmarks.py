@@ -24,8 +24,8 @@ from benchmarks import (
     today,
     whole_run,
 )
-from slidepipe import store
 from slidepipe.slides.slide import Slide
+from slidepipe.store import slide_store as store
 from tests import drawn
 
 README = f"before\n{figures.START}\nold\n{figures.END}\nafter\n"

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 import slidepipe
-from slidepipe import store
 from slidepipe.config import Config, parse_config
 from slidepipe.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
-from slidepipe.manifest import RunSummary
 from slidepipe.search import embed_image
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import RunSummary
 from slidepipe.tables import TABLES
 from slidepipe_descriptors import DescriptorBackbone
 from slidepipe_descriptors.features import DIM

@@ -9,7 +9,6 @@ from slidepipe.errors import ResultsError
 from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
 from slidepipe.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
-from slidepipe.manifest import read_manifest
 from slidepipe.reference import ReferenceSet
 from slidepipe.results import Results
 from slidepipe.review import sample_review
@@ -23,6 +22,7 @@ from slidepipe.reviewed import (
     join_reviewed,
     object_of_file,
 )
+from slidepipe.store.manifest import read_manifest
 
 
 def joined(rows: list[tuple[str, str]]) -> JoinedReference:

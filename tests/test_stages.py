@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slidepipe import store
 from slidepipe.config import load_config, parse_config
 from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
 from slidepipe.flow import run_well
-from slidepipe.manifest import RunSummary
 from slidepipe.report import write_report
 from slidepipe.results import Results
 from slidepipe.slides.slide import Slide, _handles
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import RunSummary
 from slidepipe.tables import TABLES
 from tests import drawn
 

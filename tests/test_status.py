@@ -12,12 +12,13 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from slidepipe import store, tasks
+from slidepipe import tasks
 from slidepipe.cli import main
 from slidepipe.engine import Task
 from slidepipe.errors import ResultsError
 from slidepipe.progress import Progress, RunPlan, tell_seconds
 from slidepipe.status import StatusFile, read_status, tell_status
+from slidepipe.store import slide_store as store
 from tests import drawn
 
 PLAN = RunPlan(slides=4, finished=1, blocks=10, megapixels=50.0, threads=2, dashboard="http://127.0.0.1:1/status")

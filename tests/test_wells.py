@@ -11,11 +11,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from slidepipe import store, wells
+from slidepipe import wells
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, WellError
-from slidepipe.manifest import RunSummary
 from slidepipe.progress import Progress
+from slidepipe.store import slide_store as store
+from slidepipe.store.manifest import RunSummary
 from slidepipe.wells import find_wells
 from tests import drawn
 

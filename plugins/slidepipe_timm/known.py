@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slidepipe import store
 from slidepipe.reference import cache_folder
+from slidepipe.store import slide_store as store
 
 #: What of a pretrained config is asked for.
 _KEPT = ("input_size", "crop_pct", "mean", "std", "hf_hub_id", "hf_hub_filename")

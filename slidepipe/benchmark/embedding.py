@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from slidepipe import plugins, store, tasks
+from slidepipe import plugins, tasks
 from slidepipe.config import Config
 from slidepipe.crops import CropSpec
 from slidepipe.embed import embed_crops, resolve_device
@@ -34,6 +34,7 @@ from slidepipe.reference import (
     read_image,
     save_cached,
 )
+from slidepipe.store import slide_store as store
 from slidepipe.tasks import EmbedSpec
 
 #: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.

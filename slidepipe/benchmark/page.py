@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from slidepipe import store
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.data import BenchmarkData
 from slidepipe.benchmark.drawing import scatter, unit_chart
@@ -18,6 +17,7 @@ from slidepipe.benchmark.leaderboard import Row
 from slidepipe.benchmark.scores import Scores, curve
 from slidepipe.interfaces import Float32Array, FloatArray, UInt8Array
 from slidepipe.report.html import page, picture, table
+from slidepipe.store import slide_store as store
 
 _GALLERY_ROWS, _GALLERY_COLUMNS = 10, 9
 

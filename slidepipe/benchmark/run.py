@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from slidepipe import __version__, plugins, store
+from slidepipe import __version__, plugins
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.data import BenchmarkData, read_data, read_thumbnails
 from slidepipe.benchmark.embedding import Embedded, Kind, Workers, describe_published, embed_images
@@ -32,6 +32,7 @@ from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 from slidepipe.interfaces import UInt8Array
 from slidepipe.plan import crop_spec, embed_spec, head_spec
 from slidepipe.reference import fingerprint_folder, fit_head
+from slidepipe.store import slide_store as store
 
 Protocol = Literal["published", "slidepipe", "both"]
 Told = Callable[[str], None]

@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from slidepipe import store
 from slidepipe.report.chart_parts import (
     INK,
     ROW_PT,
@@ -33,6 +32,7 @@ from slidepipe.report.chart_parts import (
     label,
     legend,
 )
+from slidepipe.store import slide_store as store
 
 _INCHES_PER_PERCENT, _LEAST_PANEL_IN, _WIDEST_PANELS_IN = 0.026, 0.42, 34.0
 _GAP_IN = 0.09

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from slidepipe import store
 from slidepipe.correct import LABELLED, MISSED, REVIEWED
 from slidepipe.errors import SettingsError
 from slidepipe.report.geojson import write_geojson
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 _COCO_COLUMNS = [
     "object_id", "slide_id", "x0", "y0", "x1", "y1", "area_um2", "state", "genus", "detect_score", "p_value",

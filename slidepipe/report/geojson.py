@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from slidepipe import store
 from slidepipe.objects import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 #: Colours of the states that are no genus: amber and grey.
 STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}

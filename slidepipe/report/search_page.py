@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from slidepipe import store
 from slidepipe.reference import read_image
 from slidepipe.report.gallery import STYLE, thumbnail
 from slidepipe.report.html import page, picture
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 _QUERY_PX = 224
 

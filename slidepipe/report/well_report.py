@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from slidepipe import store
 from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report import sections
 from slidepipe.report.chart import chart_samples, draw_chart, genera_in_order, write_chart
@@ -30,6 +29,7 @@ from slidepipe.report.gallery import (
 from slidepipe.report.geojson import write_geojson
 from slidepipe.report.html import page, table
 from slidepipe.results import Results
+from slidepipe.store import slide_store as store
 
 _GROUP_PICTURES, _UNUSABLE_PICTURES = 12, 12
 

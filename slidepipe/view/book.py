@@ -16,7 +16,6 @@ from pathlib import Path
 
 import filelock
 
-from slidepipe import store
 from slidepipe.errors import ResultsError
 from slidepipe.labels import (
     JOURNAL_COLUMNS,
@@ -33,6 +32,7 @@ from slidepipe.labels import (
     read_file,
     torn_tail,
 )
+from slidepipe.store import slide_store as store
 
 LOCK = ".labels.lock"
 _LOCK_SECONDS = 10

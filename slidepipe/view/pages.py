@@ -5,11 +5,11 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from slidepipe import store
 from slidepipe.objects import UNKNOWN, UNUSABLE
 from slidepipe.report import sections
 from slidepipe.report.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report.html import page
+from slidepipe.store import slide_store as store
 from slidepipe.view.guard import POLICY
 from slidepipe.view.well import ALL, Index
 

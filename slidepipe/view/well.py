@@ -16,12 +16,12 @@ from slidepipe.correct import Audit, ReviewedCounts, corrected_table, review_cou
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
 from slidepipe.labels import EDGES, fitting_labels
-from slidepipe.manifest import MANIFEST
 from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report.chart import genera_in_order
 from slidepipe.report.gallery import read_objects
 from slidepipe.results import Results
 from slidepipe.review import REVIEW, frame_of, read_review
+from slidepipe.store.manifest import MANIFEST
 from slidepipe.view.book import LabelBook
 
 Sort = Literal["certain", "uncertain", "near", "far", "depth", "random", "review"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidepipe import store
 from slidepipe.errors import ResultsError
+from slidepipe.store import slide_store as store
 
 
 def test_a_stage_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import slidepipe
-from slidepipe import plugins, store
+from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.errors import ResultsError
 from slidepipe.plan import SlideState
 from slidepipe.reference import ImageFolder
 from slidepipe.relocate import absolute
 from slidepipe.samples.discover import WellSlide
+from slidepipe.store import slide_store as store
 
 MANIFEST = "manifest.json"
 

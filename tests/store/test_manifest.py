@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slidepipe.errors import ResultsError
-from slidepipe.manifest import check_same_well, known_slides, read_manifest
+from slidepipe.store.manifest import check_same_well, known_slides, read_manifest
 from tests import made_results
 from tests.made_results import slide
 

@@ -1,0 +1,1 @@
+"""The RESULTS folder on disk."""
