@@ -12,10 +12,10 @@ import openslide
 from benchmarks.figures import Measured, Row, at_most
 from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
 from benchmarks.timing import alternate
-from slidepipe.blocks import Grid, plan_blocks, plan_grid
 from slidepipe.config import DetectorConfig
 from slidepipe.detect import DensityDetector
-from slidepipe.detection import BoxTable, detect_block, merge_blocks
+from slidepipe.detection.blocks import Grid, plan_blocks, plan_grid
+from slidepipe.detection.detect_slide import BoxTable, detect_block, merge_blocks
 from slidepipe.slides.slide import Slide
 
 PIECE_PX = 2048

@@ -5,8 +5,8 @@ from time import perf_counter
 from typing import Any
 
 from slidepipe import tasks
-from slidepipe.blocks import Block, plan_blocks, plan_grid
 from slidepipe.config import Config
+from slidepipe.detection.blocks import Block, plan_blocks, plan_grid
 from slidepipe.engine import Task, Work
 from slidepipe.errors import SlideError
 from slidepipe.plan import SlideState

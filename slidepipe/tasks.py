@@ -16,9 +16,9 @@ import numpy as np
 
 import slidepipe
 from slidepipe import plugins
-from slidepipe.blocks import Block, Grid, read_window
 from slidepipe.crops import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
-from slidepipe.detection import BlockResult, detect_block, merge_blocks
+from slidepipe.detection.blocks import Block, Grid, read_window
+from slidepipe.detection.detect_slide import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array

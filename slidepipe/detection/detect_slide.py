@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slidepipe.blocks import Block, Grid, read_window
+from slidepipe.detection.blocks import Block, Grid, read_window
 from slidepipe.interfaces import BoolArray, Detections, Detector, FloatArray, IntArray
 from slidepipe.slides.slide import BLOCK_CACHE_BYTES, Slide, SlideMeta
 

@@ -1,0 +1,1 @@
+"""Any detector over a whole slide: blocks, halo, ownership, lost area."""
