@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from slidepipe.detect import DensityDetector, DensitySettings
 from slidepipe.detection.blocks import plan_blocks, plan_grid, read_window
 from slidepipe.detection.detect_slide import detect_block, merge_blocks
+from slidepipe.detectors.density.detector import DensityDetector, DensitySettings
 from slidepipe.slides.slide import Slide
 
 FOUND_IOU, RIGHT_IOU, LEAST_UM = 0.5, 0.3, 15.0

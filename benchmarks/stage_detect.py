@@ -13,9 +13,9 @@ from benchmarks.figures import Measured, Row, at_most
 from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
 from benchmarks.timing import alternate
 from slidepipe.config import DetectorConfig
-from slidepipe.detect import DensityDetector
 from slidepipe.detection.blocks import Grid, plan_blocks, plan_grid
 from slidepipe.detection.detect_slide import BoxTable, detect_block, merge_blocks
+from slidepipe.detectors.density.detector import DensityDetector
 from slidepipe.slides.slide import Slide
 
 PIECE_PX = 2048

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.detect import DensityDetector
 from slidepipe.detection.blocks import CELL_PX, plan_blocks, plan_grid, read_window
 from slidepipe.detection.detect_slide import detect_block, merge_blocks
+from slidepipe.detectors.density.detector import DensityDetector
 from slidepipe.interfaces import Detections, Region
 from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
 from tests import drawn

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidepipe.detect import DensityDetector, DensitySettings, _percentile
+from slidepipe.detectors.density.detector import DensityDetector, DensitySettings, _percentile
 from slidepipe.interfaces import Detections, Region
-from tests.test_detect import crowded_scan
+from tests.detectors.density.test_detector import crowded_scan
 
 Core = tuple[int, int, int, int]
 

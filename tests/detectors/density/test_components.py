@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidepipe.components import components
+from slidepipe.detectors.density.components import components
 from slidepipe.interfaces import BoolArray
 from slidepipe.masks import EIGHT, fill_holes
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slidepipe.density import CELL_PX
-from slidepipe.detect import DensityDetector, DensitySettings
+from slidepipe.detectors.density.detector import DensityDetector, DensitySettings
+from slidepipe.detectors.density.optical_density import CELL_PX
 from slidepipe.errors import SlideError
 from slidepipe.interfaces import Detections, Detector, Region
 

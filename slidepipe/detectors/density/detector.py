@@ -16,8 +16,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
-from slidepipe.components import components
-from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, UNKNOWN, Int16Array, background_of, density, grey_of
+from slidepipe.detectors.density.components import components
+from slidepipe.detectors.density.optical_density import (
+    BACKGROUND_REACH_PX,
+    CELL_PX,
+    UNKNOWN,
+    Int16Array,
+    background_of,
+    density,
+    grey_of,
+)
+from slidepipe.detectors.density.split import split_touching
 from slidepipe.errors import SlideError
 from slidepipe.interfaces import BoolArray, Detections, Region
 from slidepipe.masks import (
@@ -32,7 +41,6 @@ from slidepipe.masks import (
     surroundings,
     without_tail,
 )
-from slidepipe.split import split_touching
 
 # Stricter levels for a component that is too large: least density as a multiple of the first one, and half the width (um) of
 # what an opening removes.

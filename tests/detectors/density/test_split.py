@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidepipe import split
+from slidepipe.detectors.density import split
+from slidepipe.detectors.density.split import split_touching
 from slidepipe.masks import EIGHT, fill_holes, largest_piece
-from slidepipe.split import split_touching
 
 Mask = npt.NDArray[np.bool_]
 

@@ -5,7 +5,14 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidepipe.density import BACKGROUND_REACH_PX, CELL_PX, UNKNOWN, background_of, density, grey_of
+from slidepipe.detectors.density.optical_density import (
+    BACKGROUND_REACH_PX,
+    CELL_PX,
+    UNKNOWN,
+    background_of,
+    density,
+    grey_of,
+)
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""The built-in detector: optical density against the local background."""
