@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from slidepipe.config import parse_config
-from slidepipe.crops import CropSpec, cut_crop
+from slidepipe.crops.cut import CropSpec, cut_crop
 from slidepipe.embed import embed_crops
 from slidepipe.interfaces import UInt8Array
 from slidepipe.plan import embed_spec

@@ -23,7 +23,7 @@ from benchmarks.stage_detect import detect_slide
 from benchmarks.timing import alternate
 from slidepipe import tasks
 from slidepipe.config import CropsConfig
-from slidepipe.crops import CropSpec, cut_crops, encode_crop
+from slidepipe.crops.cut import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
 from slidepipe.slides.slide import TILE_CACHE_BYTES, Level, Slide

@@ -21,11 +21,11 @@ from benchmarks.stage_crop import crop_spec
 from benchmarks.stage_detect import detect_slide
 from benchmarks.timing import Timing, at_once
 from slidepipe import plugins
-from slidepipe.crops import cut_crops, decode_crop, encode_crop
+from slidepipe.crops.cut import cut_crops, decode_crop, encode_crop
+from slidepipe.crops.isolate import isolate, laid_by_axis
 from slidepipe.embed import embed_crops
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
-from slidepipe.isolate import isolate, laid_by_axis
 from slidepipe.present import present
 from slidepipe.slides.slide import Slide
 

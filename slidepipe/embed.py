@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from slidepipe.crops.isolate import isolate, laid_by_axis, turned
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
-from slidepipe.isolate import isolate, laid_by_axis, turned
 from slidepipe.metric import normalised, unit_rows
 from slidepipe.present import present, views
 
@@ -74,7 +74,7 @@ def embed_crops(
         names: N names (object ids or files) for messages.
         view_count: 1, or 8 to average the embedding over the flips and quarter turns.
         batch: crops a call; halved when the device runs out of memory.
-        alone: show each object alone (:mod:`slidepipe.isolate`). Eight views are then of it laid by its long axis, the four
+        alone: show each object alone (:mod:`slidepipe.crops.isolate`). Eight views are then of it laid by its long axis, the four
             mirrored ones 45 degrees on: how it lay on its slide makes no difference. A backbone that says ``views = 1``, so
             that flips and quarter turns make none to it, sees it as it lies, by its axis, and 45 degrees on from each.
 

@@ -16,7 +16,7 @@ import numpy as np
 import slidepipe
 from slidepipe import plugins, tasks
 from slidepipe.config import Config
-from slidepipe.crops import CropSpec
+from slidepipe.crops.cut import CropSpec
 from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
 from slidepipe.interfaces import Head

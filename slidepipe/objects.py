@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slidepipe.config import CountingConfig
+from slidepipe.crops.quality import faults, slide_properties
 from slidepipe.interfaces import FloatArray, Head
-from slidepipe.quality import faults, slide_properties
 from slidepipe.reference import ReferenceSet
 from slidepipe.samples.discover import WellSlide
 from slidepipe.shift import decide_slide
@@ -24,7 +24,7 @@ _NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("di
 
 #: Columns in order. Boxes are half-open, level-0 pixels of the whole slide. ``candidate`` is the best genus also where it was
 #: not accepted; ``reason`` says why an object is unusable, ``black_share`` and ``edge_um`` what was measured for it
-#: (:mod:`slidepipe.quality`).
+#: (:mod:`slidepipe.crops.quality`).
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),

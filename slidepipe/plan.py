@@ -10,7 +10,7 @@ from typing import Any
 from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
-from slidepipe.crops import CropSpec
+from slidepipe.crops.cut import CropSpec
 from slidepipe.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder

@@ -39,7 +39,7 @@ class ReferenceSet:
 
     Attributes:
         embeddings: float32 (M, D), of the images as they are.
-        as_crops: float32 (M, D), of the same as soft as a slide's crops (:func:`~slidepipe.crops.as_stored`).
+        as_crops: float32 (M, D), of the same as soft as a slide's crops (:func:`~slidepipe.crops.cut.as_stored`).
         genera: str (M,).
         files: str (M,).
         fingerprint: of the images, and of how they are embedded.

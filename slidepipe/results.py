@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from slidepipe.crops import CropSpec, cut_crop, decode_crop, encode_crop
+from slidepipe.crops.cut import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.slides.slide import borrow_slide

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from slidepipe.audit import FAR, NEAR
-from slidepipe.crops import decode_crop
+from slidepipe.crops.cut import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.labels import LABELS as LABELS
 from slidepipe.labels import REVIEW as REVIEW

@@ -16,13 +16,13 @@ import numpy as np
 
 import slidepipe
 from slidepipe import plugins
-from slidepipe.crops import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
+from slidepipe.crops.cut import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
+from slidepipe.crops.quality import long_sides_um, measure_crop
 from slidepipe.detection.blocks import Block, Grid, read_window
 from slidepipe.detection.detect_slide import BlockResult, detect_block, merge_blocks
 from slidepipe.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
-from slidepipe.quality import long_sides_um, measure_crop
 from slidepipe.reference import EmbeddedPart, read_image
 from slidepipe.relocate import relocate, relocate_path
 from slidepipe.slides.slide import Box, Slide, borrow_slide
@@ -68,7 +68,7 @@ class EmbedSpec:
     """How crops are embedded.
 
     Attributes:
-        isolate: the object of each crop alone (:mod:`slidepipe.isolate`), laid by its long axis.
+        isolate: the object of each crop alone (:mod:`slidepipe.crops.isolate`), laid by its long axis.
         beside: a second backbone, whose embeddings of the same crops join those of the first.
     """
 

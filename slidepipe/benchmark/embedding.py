@@ -16,7 +16,7 @@ import numpy as np
 
 from slidepipe import plugins, tasks
 from slidepipe.config import Config
-from slidepipe.crops import CropSpec
+from slidepipe.crops.cut import CropSpec
 from slidepipe.embed import embed_crops, resolve_device
 from slidepipe.engine import Engine, Task
 from slidepipe.errors import PluginError

@@ -11,7 +11,7 @@ from slidepipe import tasks
 from slidepipe.benchmark import extras, scores
 from slidepipe.benchmark.data import read_data
 from slidepipe.benchmark.embedding import embed_part, spec_of
-from slidepipe.crops import CropSpec
+from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ReferenceSetError
 from slidepipe.tasks import EmbedSpec, PluginSpec
 

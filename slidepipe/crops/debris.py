@@ -2,7 +2,7 @@
 
 A fossil's wall lets red light through, however brown it is; what lets none through is coal, charred wood or pyrite. A neighbour
 that only happens to touch goes on beyond the crop, so it lies broad at the crop's edge, where the object itself ends in a tip.
-All of it is found on the small picture on which :mod:`slidepipe.isolate` finds the object (lengths in its pixels).
+All of it is found on the small picture on which :mod:`slidepipe.crops.isolate` finds the object (lengths in its pixels).
 """
 
 import numpy as np

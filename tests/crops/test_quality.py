@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from slidepipe.config import CountingConfig
-from slidepipe.quality import CropProperties, faults, long_sides_um, measure_crop
+from slidepipe.crops.quality import CropProperties, faults, long_sides_um, measure_crop
 
 UM_PER_PX = 0.25
 

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.crops import CropSpec, as_stored, crop_box, cut_crop, cut_crops, decode_crop, encode_crop, slide_order
+from slidepipe.crops.cut import (
+    CropSpec,
+    as_stored,
+    crop_box,
+    cut_crop,
+    cut_crops,
+    decode_crop,
+    encode_crop,
+    slide_order,
+)
 from slidepipe.errors import RegionError
 from slidepipe.slides.slide import Box, Slide
 from tests import drawn

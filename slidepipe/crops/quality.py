@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from slidepipe.config import CountingConfig
+from slidepipe.crops.isolate import BACKGROUND_PERCENT
 from slidepipe.interfaces import BoolArray, FloatArray, IntArray, UInt8Array
-from slidepipe.isolate import BACKGROUND_PERCENT
 from slidepipe.store import slide_store as store
 
 _PART_OF_OBJECT = 0.05

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slidepipe.isolate import find_object, isolate, laid_by_axis, long_axis, turned
+from slidepipe.crops.isolate import find_object, isolate, laid_by_axis, long_axis, turned
 
 EVEN = 230
 PAPER = (235, 228, 220)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops
 from scipy import ndimage
 
-from slidepipe.foreign import black_dirt, most_central, without_cut_neighbours
+from slidepipe.crops.debris import black_dirt, most_central, without_cut_neighbours
 from slidepipe.interfaces import BoolArray, Float32Array, UInt8Array
 from slidepipe.masks import EIGHT, fill_holes, framed
 

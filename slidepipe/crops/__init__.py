@@ -1,0 +1,1 @@
+"""Crops of objects: cut from the slide, isolated, cleaned of debris, judged."""
