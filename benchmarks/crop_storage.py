@@ -17,7 +17,7 @@ from PIL import Image
 
 from slidepipe.config import parse_config
 from slidepipe.crops.cut import CropSpec, cut_crop
-from slidepipe.embed import embed_crops
+from slidepipe.embedding.embed import embed_crops
 from slidepipe.interfaces import UInt8Array
 from slidepipe.plan import embed_spec
 from slidepipe.plugins import register_files

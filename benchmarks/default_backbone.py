@@ -16,8 +16,8 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
 from slidepipe.classify import KnnHead
+from slidepipe.embedding.square import present
 from slidepipe.interfaces import Head
-from slidepipe.present import present
 from slidepipe_descriptors import DescriptorBackbone
 
 ALPHA = 0.1

@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 from slidepipe import plugins
 from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.config import HeadConfig
-from slidepipe.embed import embed_crops
+from slidepipe.embedding.embed import embed_crops
 from slidepipe.interfaces import Backbone, Fit, Head
 from slidepipe_descriptors import DescriptorBackbone
 

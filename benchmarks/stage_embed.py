@@ -23,10 +23,10 @@ from benchmarks.timing import Timing, at_once
 from slidepipe import plugins
 from slidepipe.crops.cut import cut_crops, decode_crop, encode_crop
 from slidepipe.crops.isolate import isolate, laid_by_axis
-from slidepipe.embed import embed_crops
+from slidepipe.embedding.embed import embed_crops
+from slidepipe.embedding.square import present
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
-from slidepipe.present import present
 from slidepipe.slides.slide import Slide
 
 NAME = "timm:mobilenetv1_100"

@@ -24,7 +24,7 @@ from benchmarks.growth import REFERENCE
 from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks
 from benchmarks.scale import Scale
 from benchmarks.timing import run_slidepipe
-from slidepipe.present import views
+from slidepipe.embedding.square import views
 from slidepipe.store import slide_store as store
 
 ARCHITECTURE, INPUT_PX, VIEWS = "vit_small_patch16_224", 224, 8

@@ -11,7 +11,7 @@ from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
 from slidepipe.crops.cut import CropSpec
-from slidepipe.embed import BESIDE_LENGTH, local_cards
+from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute

@@ -20,7 +20,7 @@ from slidepipe.crops.cut import CropSpec, as_stored, cut_crops, decode_crop, enc
 from slidepipe.crops.quality import long_sides_um, measure_crop
 from slidepipe.detection.blocks import Block, Grid, read_window
 from slidepipe.detection.detect_slide import BlockResult, detect_block, merge_blocks
-from slidepipe.embed import embed_crops, join_embeddings, resolve_device
+from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.reference import EmbeddedPart, read_image

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
+from slidepipe.embedding.square import present, views
 from slidepipe.interfaces import Backbone
-from slidepipe.present import present, views
 from slidepipe_descriptors import DescriptorBackbone
 from slidepipe_descriptors.features import log_covariance, optical_density
 

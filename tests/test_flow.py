@@ -9,7 +9,7 @@ import pytest
 
 import slidepipe
 from slidepipe.config import Config, parse_config
-from slidepipe.embed import embed_crops, join_embeddings
+from slidepipe.embedding.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.flow import run_well
 from slidepipe.search import embed_image

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slidepipe import plugins, search
 from slidepipe.cli import main
 from slidepipe.config import parse_config
-from slidepipe.embed import embed_crops
+from slidepipe.embedding.embed import embed_crops
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.plan import embed_spec, embedding_identity
 from slidepipe.results import Results

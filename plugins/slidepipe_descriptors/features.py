@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from slidepipe.embedding.square import present
 from slidepipe.interfaces import Float32Array, FloatArray, UInt8Array
-from slidepipe.present import present
 
 SIDE_PX = 128
 """Crops are worked on at this side. Finer detail is left to the scanner's focus and compression."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from slidepipe.benchmark.fetch import published_images
 from slidepipe.benchmark.scores import Split, slide_splits, stratified_splits
+from slidepipe.embedding.square import present
 from slidepipe.errors import ReferenceSetError
 from slidepipe.interfaces import IntArray, UInt8Array
-from slidepipe.present import present
 from slidepipe.reference import ImageFolder, read_image, scan_image_folder
 
 GROUPS_FILE = "groups.csv"

@@ -17,12 +17,12 @@ import numpy as np
 from slidepipe import plugins, tasks
 from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
-from slidepipe.embed import embed_crops, resolve_device
+from slidepipe.embedding.embed import embed_crops, resolve_device
+from slidepipe.embedding.square import present
 from slidepipe.engine import Engine, Task
 from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, UInt8Array
 from slidepipe.plan import reference_identity
-from slidepipe.present import present
 from slidepipe.reference import (
     EmbeddedPart,
     ImageFolder,

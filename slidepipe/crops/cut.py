@@ -1,6 +1,6 @@
 """Crops: each object cut from its slide with a margin, at the resolution that the backbone needs, stored as JPEG.
 
-A crop keeps the object's own aspect; how it becomes the square a backbone wants is :mod:`slidepipe.present`'s matter, so
+A crop keeps the object's own aspect; how it becomes the square a backbone wants is :mod:`slidepipe.embedding.square`'s matter, so
 that reference images and objects go the same way.
 """
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from slidepipe.crops.isolate import isolate, laid_by_axis, turned
+from slidepipe.embedding.square import present, views
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
 from slidepipe.metric import normalised, unit_rows
-from slidepipe.present import present, views
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from slidepipe.embedding.square import border_colour, present, views
 from slidepipe.errors import SettingsError
-from slidepipe.present import border_colour, present, views
 
 
 def crop_of(height: int, width: int, seed: int = 0) -> np.ndarray:

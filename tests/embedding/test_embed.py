@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidepipe.crops.isolate import isolate, laid_by_axis, turned
-from slidepipe.embed import embed_crops, join_embeddings, resolve_device
+from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
+from slidepipe.embedding.square import present, views
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Float32Array, UInt8Array
-from slidepipe.present import present, views
 from tests.plugins_for_tests import MeanColour
 
 
