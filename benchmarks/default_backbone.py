@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
-from slidepipe.classify import KnnHead
 from slidepipe.embedding.square import present
+from slidepipe.heads.knn import KnnHead
 from slidepipe.interfaces import Head
 from slidepipe_descriptors import DescriptorBackbone
 

@@ -21,9 +21,9 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
 from slidepipe import plugins
-from slidepipe.classify import KnnHead, LogisticHead
 from slidepipe.config import HeadConfig
 from slidepipe.embedding.embed import embed_crops
+from slidepipe.heads.knn import KnnHead, LogisticHead
 from slidepipe.interfaces import Backbone, Fit, Head
 from slidepipe_descriptors import DescriptorBackbone
 

@@ -7,8 +7,8 @@ that gained).
 
 import numpy as np
 
+from slidepipe.heads.metric import has_negative
 from slidepipe.interfaces import Decisions, Float32Array, FloatArray, Head, StrArray
-from slidepipe.metric import has_negative
 
 _HALF_TRUSTED = 3
 """So many objects of a genus tell half of what the genus can tell: a common genus must not speak for all."""

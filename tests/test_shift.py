@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.classify import KnnHead
+from slidepipe.heads.knn import KnnHead
 from slidepipe.interfaces import Decisions
 from slidepipe.shift import decide_slide, slide_shift
-from tests.test_classify import drawn
+from tests.heads.test_knn import drawn
 
 
 def decided(genera: list[str], accepted: list[bool]) -> Decisions:

@@ -13,8 +13,8 @@ import numpy as np
 from slidepipe.crops.isolate import isolate, laid_by_axis, turned
 from slidepipe.embedding.square import present, views
 from slidepipe.errors import PluginError, SettingsError
+from slidepipe.heads.metric import normalised, unit_rows
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
-from slidepipe.metric import normalised, unit_rows
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
     """Two embeddings of the same crops as one, so that neither drowns the other.
 
     Args:
-        own: float32 (N, D); a row that is never negative is square-rooted (see :func:`~slidepipe.metric.normalised`).
+        own: float32 (N, D); a row that is never negative is square-rooted (see :func:`~slidepipe.heads.metric.normalised`).
         beside: float32 (N, E).
 
     Returns:

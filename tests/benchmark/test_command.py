@@ -13,7 +13,7 @@ from slidepipe.cli import main
 from slidepipe.plugins import PluginInfo
 from slidepipe.tasks import PluginSpec
 
-KNN = [PluginInfo("head", "knn", "slidepipe", "0", "slidepipe.classify:KnnHead")]
+KNN = [PluginInfo("head", "knn", "slidepipe", "0", "slidepipe.heads.knn:KnnHead")]
 COLOURS = {"amberina": (190, 130, 40), "brunella": (90, 50, 25), "viridia": (70, 130, 60)}
 
 TORCH_PLUGIN = """

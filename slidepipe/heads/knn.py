@@ -1,6 +1,6 @@
 """Heads: from an embedding to a genus, or to "unknown".
 
-Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.conformal`), with
+Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.heads.conformal`), with
 calibration scores held out of whatever was learned. An object must fit its genus by four measures: in the learned space, in
 one learned with less shrinkage, among the embeddings as they came, and by a kernel regression on them. A learned space knows
 only what parts the genera from each other, so debris, or a genus that is not among the references, may land near one of them
@@ -14,10 +14,9 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from slidepipe.conformal import REJECT_PREFIX, calibrate, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError
-from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
-from slidepipe.metric import (
+from slidepipe.heads.conformal import REJECT_PREFIX, calibrate, check_alpha, folds_within_class, p_values
+from slidepipe.heads.metric import (
     Membership,
     Projection,
     class_distances,
@@ -28,6 +27,7 @@ from slidepipe.metric import (
     shrinkage_lda,
     unit_rows,
 )
+from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
 
 _CHUNK_CELLS = 4_000_000
 """Distances, or values of embeddings, held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""

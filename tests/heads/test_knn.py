@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slidepipe import classify
-from slidepipe.classify import KnnHead, LogisticHead
-from slidepipe.conformal import calibrate, check_alpha, folds_within_class, p_values
 from slidepipe.errors import ReferenceSetError, SettingsError
+from slidepipe.heads import knn as classify
+from slidepipe.heads.conformal import calibrate, check_alpha, folds_within_class, p_values
+from slidepipe.heads.knn import KnnHead, LogisticHead
+from slidepipe.heads.metric import class_distances, distances, kernel_ridge, normalised, shrinkage_lda
 from slidepipe.interfaces import Head
-from slidepipe.metric import class_distances, distances, kernel_ridge, normalised, shrinkage_lda
 
 GENERA = ("areoligera", "deflandrea", "spiniferites")
 Drawing = tuple[np.ndarray, np.ndarray]

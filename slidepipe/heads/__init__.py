@@ -1,0 +1,1 @@
+"""Heads: from an embedding to a genus, or to unknown."""
