@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.interfaces import Backbone, Decisions, Head
-from slidepipe.reference import ReferenceSet, fit_head
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import Float32Array, StrArray, UInt8Array

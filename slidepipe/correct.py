@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
+from slidepipe.classification.object_table import ACCEPTED
 from slidepipe.count import LONG_COLUMNS, rounded
 from slidepipe.intervals import Estimate
 from slidepipe.labels import (
@@ -34,7 +35,6 @@ from slidepipe.labels import (
     read_labels,
     read_missed,
 )
-from slidepipe.objects import ACCEPTED
 from slidepipe.results import Results
 from slidepipe.review import frame_of, read_objects, read_review
 from slidepipe.store import slide_store as store

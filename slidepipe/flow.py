@@ -15,6 +15,15 @@ import numpy as np
 
 import slidepipe
 from slidepipe import plugins, tasks
+from slidepipe.classification.reference_set import (
+    ImageFolder,
+    ReferenceSet,
+    as_reference,
+    check_images,
+    fingerprint_folder,
+    load_cached,
+    save_cached,
+)
 from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
 from slidepipe.engine import Engine, Task, Work
@@ -35,15 +44,6 @@ from slidepipe.plan import (
     tables_fingerprint,
 )
 from slidepipe.progress import Progress, RunPlan
-from slidepipe.reference import (
-    ImageFolder,
-    ReferenceSet,
-    as_reference,
-    check_images,
-    fingerprint_folder,
-    load_cached,
-    save_cached,
-)
 from slidepipe.relocate import absolute
 from slidepipe.report import write_report
 from slidepipe.review import labels_sha256

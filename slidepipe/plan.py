@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from slidepipe import plugins
+from slidepipe.classification.reference_set import ImageFolder, scan_image_folder
 from slidepipe.config import Config
 from slidepipe.count import RESERVED_COLUMNS
 from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
-from slidepipe.reference import ImageFolder, scan_image_folder
 from slidepipe.relocate import absolute
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from slidepipe.audit import FAR, NEAR
+from slidepipe.classification.object_table import ACCEPTED, UNUSABLE
 from slidepipe.crops.cut import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.labels import LABELS as LABELS
 from slidepipe.labels import REVIEW as REVIEW
 from slidepipe.labels import read_cells as read_cells
 from slidepipe.labels import read_labels as read_labels
-from slidepipe.objects import ACCEPTED, UNUSABLE
 from slidepipe.results import Results
 from slidepipe.store import slide_store as store
 

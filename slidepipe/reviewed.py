@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
 from slidepipe.labels import LABELS, read_file
-from slidepipe.reference import ReferenceSet, fit_head
 from slidepipe.review import REVIEW, read_labels, read_review
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import read_manifest

@@ -246,9 +246,9 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
         ResultsError: the backbone of the manifest is not the one that would be used now (its version or weights changed).
     """
     from slidepipe import plugins
+    from slidepipe.classification.reference_set import read_image
     from slidepipe.config import parse_config
     from slidepipe.plan import embed_spec, embedding_identity
-    from slidepipe.reference import read_image
     from slidepipe.tasks import embed_images, get_backbone
 
     config = parse_config(results.manifest["settings"], str(results.path / "manifest.json"))

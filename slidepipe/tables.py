@@ -9,15 +9,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from slidepipe import tasks
+from slidepipe.classification.object_table import ACCEPTED, SlideObjects, classify_slide, write_objects
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
 from slidepipe.diversity import diversity_table
 from slidepipe.interfaces import Head
-from slidepipe.objects import ACCEPTED, SlideObjects, classify_slide, write_objects
 from slidepipe.plan import SlideState
 from slidepipe.ranges import ranges_table
-from slidepipe.reference import ReferenceSet
 from slidepipe.reviewed import Heads
 from slidepipe.spike import spike_table
 from slidepipe.store import slide_store as store
@@ -52,7 +52,7 @@ def write_tables(
         find_heads: gives the fitted head of each slide; asked where there are objects.
         genera: the columns of the count tables.
         counting: how the tables are made.
-        slide_shift: whether what a slide does to all its objects is taken out first (:mod:`slidepipe.shift`).
+        slide_shift: whether what a slide does to all its objects is taken out first (:mod:`slidepipe.classification.slide_shift`).
     """
     spike_genus = counting.spike_genus
     by_id = {state.slide.slide_id: state for state in states}

@@ -16,6 +16,7 @@ import numpy as np
 
 import slidepipe
 from slidepipe import plugins
+from slidepipe.classification.reference_set import EmbeddedPart, read_image
 from slidepipe.crops.cut import CropSpec, as_stored, cut_crops, decode_crop, encode_crop
 from slidepipe.crops.quality import long_sides_um, measure_crop
 from slidepipe.detection.blocks import Block, Grid, read_window
@@ -23,7 +24,6 @@ from slidepipe.detection.detect_slide import BlockResult, detect_block, merge_bl
 from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
-from slidepipe.reference import EmbeddedPart, read_image
 from slidepipe.relocate import relocate, relocate_path
 from slidepipe.slides.slide import Box, Slide, borrow_slide
 from slidepipe.store import slide_store as store

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
 from slidepipe.correct import correct_counts
 from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
-from slidepipe.objects import SCHEMA, SlideObjects, write_objects
 from slidepipe.samples.discover import Sample, WellSlide
 from slidepipe.store import slide_store as store
 

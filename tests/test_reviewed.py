@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
 from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
 from slidepipe.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
-from slidepipe.reference import ReferenceSet
 from slidepipe.results import Results
 from slidepipe.review import sample_review
 from slidepipe.reviewed import (

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slidepipe.reference import cache_folder
+from slidepipe.classification.reference_set import cache_folder
 from slidepipe.store import slide_store as store
 
 #: What of a pretrained config is asked for.

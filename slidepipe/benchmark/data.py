@@ -11,10 +11,10 @@ import numpy as np
 
 from slidepipe.benchmark.fetch import published_images
 from slidepipe.benchmark.scores import Split, slide_splits, stratified_splits
+from slidepipe.classification.reference_set import ImageFolder, read_image, scan_image_folder
 from slidepipe.embedding.square import present
 from slidepipe.errors import ReferenceSetError
 from slidepipe.interfaces import IntArray, UInt8Array
-from slidepipe.reference import ImageFolder, read_image, scan_image_folder
 
 GROUPS_FILE = "groups.csv"
 THUMBNAIL_PX = 96
@@ -49,7 +49,7 @@ def read_data(root: Path) -> BenchmarkData:
     """Check and list a labelled image folder.
 
     Raises:
-        ReferenceSetError: see :func:`slidepipe.reference.scan_image_folder`; one genus only; or ``groups.csv`` is wrong.
+        ReferenceSetError: see :func:`slidepipe.classification.reference_set.scan_image_folder`; one genus only; or ``groups.csv`` is wrong.
     """
     scanned = scan_image_folder(root)
     files = tuple(sorted(scanned.files, key=lambda file: file.split("/", 1)))

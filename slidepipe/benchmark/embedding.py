@@ -15,15 +15,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from slidepipe import plugins, tasks
-from slidepipe.config import Config
-from slidepipe.crops.cut import CropSpec
-from slidepipe.embedding.embed import embed_crops, resolve_device
-from slidepipe.embedding.square import present
-from slidepipe.engine import Engine, Task
-from slidepipe.errors import PluginError
-from slidepipe.interfaces import Backbone, UInt8Array
-from slidepipe.plan import reference_identity
-from slidepipe.reference import (
+from slidepipe.classification.reference_set import (
     EmbeddedPart,
     ImageFolder,
     ReferenceSet,
@@ -34,6 +26,14 @@ from slidepipe.reference import (
     read_image,
     save_cached,
 )
+from slidepipe.config import Config
+from slidepipe.crops.cut import CropSpec
+from slidepipe.embedding.embed import embed_crops, resolve_device
+from slidepipe.embedding.square import present
+from slidepipe.engine import Engine, Task
+from slidepipe.errors import PluginError
+from slidepipe.interfaces import Backbone, UInt8Array
+from slidepipe.plan import reference_identity
 from slidepipe.store import slide_store as store
 from slidepipe.tasks import EmbedSpec
 

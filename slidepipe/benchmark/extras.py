@@ -16,9 +16,9 @@ from slidepipe.benchmark.scores import (
     macro_f1,
     retrieval_scores,
 )
+from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import SlidepipeError
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray, UInt8Array
-from slidepipe.reference import ReferenceSet, fit_head
 from slidepipe.tasks import PluginSpec
 
 REPLICATES = 2000

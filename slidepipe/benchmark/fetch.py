@@ -17,8 +17,8 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
+from slidepipe.classification.reference_set import cache_folder
 from slidepipe.errors import ReferenceSetError
-from slidepipe.reference import cache_folder
 
 REPOSITORY = "equinor/scampi-benchmark"
 COMMIT = "416e5c1fa20518ff18f232d7f71fcb601f70b32c"

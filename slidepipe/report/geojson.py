@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from slidepipe.objects import UNKNOWN, UNUSABLE
+from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
 from slidepipe.store import slide_store as store
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from slidepipe.reference import read_image
+from slidepipe.classification.reference_set import read_image
 from slidepipe.report.gallery import STYLE, thumbnail
 from slidepipe.report.html import page, picture
 from slidepipe.results import Results

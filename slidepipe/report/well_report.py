@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
+from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report import sections
 from slidepipe.report.chart import chart_samples, draw_chart, genera_in_order, write_chart
 from slidepipe.report.chart_parts import Link

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from slidepipe.objects import UNKNOWN, UNUSABLE
+from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.report import sections
 from slidepipe.report.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report.html import page

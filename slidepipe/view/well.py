@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.correct import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
 from slidepipe.labels import EDGES, fitting_labels
-from slidepipe.objects import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.report.chart import genera_in_order
 from slidepipe.report.gallery import read_objects
 from slidepipe.results import Results

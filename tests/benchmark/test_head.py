@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from slidepipe.benchmark import extras, scores
-from slidepipe.reference import ReferenceSet
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.tasks import PluginSpec
 
 from .test_scores import blobs

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slidepipe.classification.reference_set import ReferenceSet
+from slidepipe.classification.slide_shift import decide_slide
 from slidepipe.config import CountingConfig
 from slidepipe.crops.quality import faults, slide_properties
 from slidepipe.interfaces import FloatArray, Head
-from slidepipe.reference import ReferenceSet
 from slidepipe.samples.discover import WellSlide
-from slidepipe.shift import decide_slide
 from slidepipe.store import slide_store as store
 from slidepipe.tasks import object_id
 
@@ -78,7 +78,7 @@ def classify_slide(
         mpp: micrometres a level-0 pixel, x and y.
         find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
         limits: from where on an object is unusable.
-        slide_shift: whether what the slide does to all its objects is taken out first (:mod:`slidepipe.shift`).
+        slide_shift: whether what the slide does to all its objects is taken out first (:mod:`slidepipe.classification.slide_shift`).
     """
     stored = store.read_stage(folder, "boxes")
     boxes = store.read_array(stored, "boxes").reshape(-1, 4)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slidepipe.errors import ReferenceSetError
-from slidepipe.reference import (
+from slidepipe.classification.reference_set import (
     ReferenceSet,
     fingerprint_folder,
     load_cached,
@@ -13,6 +12,7 @@ from slidepipe.reference import (
     save_cached,
     scan_image_folder,
 )
+from slidepipe.errors import ReferenceSetError
 
 
 def image(path: Path, shade: int = 100) -> None:

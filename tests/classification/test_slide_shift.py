@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slidepipe.classification.slide_shift import decide_slide, slide_shift
 from slidepipe.heads.knn import KnnHead
 from slidepipe.interfaces import Decisions
-from slidepipe.shift import decide_slide, slide_shift
 from tests.heads.test_knn import drawn
 
 

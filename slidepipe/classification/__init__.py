@@ -1,0 +1,1 @@
+"""Reference sets, and the table of classified objects."""
