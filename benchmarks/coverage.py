@@ -20,8 +20,8 @@ import pandas as pd
 
 from slidepipe.audit import audit_genus
 from slidepipe.correct import take_audit
-from slidepipe.count import SlideCount, long_table
-from slidepipe.intervals import Estimate
+from slidepipe.counting.counts import SlideCount, long_table
+from slidepipe.counting.intervals import Estimate
 from slidepipe.review import By, draw
 from slidepipe.samples.discover import Sample, WellSlide
 

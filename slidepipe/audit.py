@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from slidepipe.intervals import Estimate, jeffreys_interval, mover_share, mover_sum
+from slidepipe.counting.intervals import Estimate, jeffreys_interval, mover_share, mover_sum
 
 #: The classes of strata of objects that no genus was accepted for: those nearest to a genus, and the others.
 NEAR, FAR = "unknown, near", "unknown, far"

@@ -21,8 +21,8 @@ import pandas as pd
 
 from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.classification.object_table import ACCEPTED
-from slidepipe.count import LONG_COLUMNS, rounded
-from slidepipe.intervals import Estimate
+from slidepipe.counting.counts import LONG_COLUMNS, rounded
+from slidepipe.counting.intervals import Estimate
 from slidepipe.labels import (
     EDGES,
     LABELS,

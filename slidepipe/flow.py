@@ -25,6 +25,7 @@ from slidepipe.classification.reference_set import (
     save_cached,
 )
 from slidepipe.config import Config
+from slidepipe.counting.spike import check_spike
 from slidepipe.crops.cut import CropSpec
 from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
@@ -49,7 +50,6 @@ from slidepipe.report import write_report
 from slidepipe.review import labels_sha256
 from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
 from slidepipe.samples.discover import WellSlide
-from slidepipe.spike import check_spike
 from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest

@@ -10,7 +10,7 @@ from typing import Any
 from slidepipe import plugins
 from slidepipe.classification.reference_set import ImageFolder, scan_image_folder
 from slidepipe.config import Config
-from slidepipe.count import RESERVED_COLUMNS
+from slidepipe.counting.counts import RESERVED_COLUMNS
 from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError

@@ -13,13 +13,13 @@ from slidepipe.classification.object_table import ACCEPTED, SlideObjects, classi
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
 from slidepipe.correct import correct_counts
-from slidepipe.count import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
-from slidepipe.diversity import diversity_table
+from slidepipe.counting.counts import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
+from slidepipe.counting.diversity import diversity_table
+from slidepipe.counting.ranges import ranges_table
+from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.plan import SlideState
-from slidepipe.ranges import ranges_table
 from slidepipe.reviewed import Heads
-from slidepipe.spike import spike_table
 from slidepipe.store import slide_store as store
 
 TABLES = (

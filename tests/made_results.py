@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
 from slidepipe.correct import correct_counts
-from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
+from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
 from slidepipe.samples.discover import Sample, WellSlide

@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
-from slidepipe.count import SlideCount, count_slide, long_table, sample_table, slide_table
+from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.samples.discover import Sample, WellSlide
 from slidepipe.store import slide_store as store

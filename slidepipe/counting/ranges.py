@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from slidepipe.count import SampleCount, sample_columns
+from slidepipe.counting.counts import SampleCount, sample_columns
 
 #: Sample types whose fossils come from their own depth: sidewall core, core (chip), conventional core.
 CORE_TYPES = frozenset({"SWC", "C", "CC"})

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from slidepipe.count import SampleCount, rounded
+from slidepipe.counting.counts import SampleCount, rounded
+from slidepipe.counting.intervals import Z95, Estimate, wilson_interval
 from slidepipe.errors import SettingsError
-from slidepipe.intervals import Z95, Estimate, wilson_interval
 from slidepipe.samples.discover import SAMPLES_FILE, Spike, WellSlide
 
 #: The row of ``spike.csv`` for a sample's fossils together.

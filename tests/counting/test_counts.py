@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.coverage import percentage_coverage
-from slidepipe.count import (
+from slidepipe.counting.counts import (
     LONG_COLUMNS,
     RESERVED_COLUMNS,
     SlideCount,
@@ -21,7 +21,7 @@ from slidepipe.count import (
     sample_table,
     slide_table,
 )
-from slidepipe.intervals import (
+from slidepipe.counting.intervals import (
     Estimate,
     jeffreys_interval,
     mover_share,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.count import SlideCount, by_sample
+from slidepipe.counting.counts import SlideCount, by_sample
+from slidepipe.counting.spike import ALL_FOSSILS, check_spike, concentration, relative_error, spike_table
 from slidepipe.errors import SettingsError, WellError
 from slidepipe.samples.discover import Spike, discover
-from slidepipe.spike import ALL_FOSSILS, check_spike, concentration, relative_error, spike_table
 from tests.made_results import GENERA, slide
 
 SPIKE = Spike(tablets=2, spores_per_tablet=10_000, spores_sd=400, grams=5)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from slidepipe.count import SampleCount, rounded, sample_columns
+from slidepipe.counting.counts import SampleCount, rounded, sample_columns
 
 #: The sum that samples are rarefied to, if none is set, is the smallest in the well that is not below this.
 _LEAST_RAREFIED = 20

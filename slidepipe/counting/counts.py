@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from slidepipe.classification.object_table import UNKNOWN, UNUSABLE, SlideObjects
-from slidepipe.intervals import ZERO_COUNT_UPPER, wilson_interval
+from slidepipe.counting.intervals import ZERO_COUNT_UPPER, wilson_interval
 from slidepipe.samples.discover import Sample, WellSlide
 
 Status = Literal["ok", "partial", "failed", "barren"]

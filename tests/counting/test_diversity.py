@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.count import SlideCount, by_sample
-from slidepipe.diversity import diversity_table, rarefied_richness, shannon, simpson
+from slidepipe.counting.counts import SlideCount, by_sample
+from slidepipe.counting.diversity import diversity_table, rarefied_richness, shannon, simpson
 from tests.made_results import GENERA, slide
 
 assemblages = st.lists(st.integers(0, 400), min_size=1, max_size=20)

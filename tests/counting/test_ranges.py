@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.count import SlideCount, Status, by_sample
-from slidepipe.ranges import CORE_TYPES, RANGES_COLUMNS, ranges_table
+from slidepipe.counting.counts import SlideCount, Status, by_sample
+from slidepipe.counting.ranges import CORE_TYPES, RANGES_COLUMNS, ranges_table
 from tests.made_results import GENERA, make, slide
 
 Well = list[tuple[str | None, str, Status, dict[str, int]]]

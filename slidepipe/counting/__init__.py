@@ -1,0 +1,1 @@
+"""From classified objects to tables of counts."""
