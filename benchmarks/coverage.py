@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from slidepipe.audit import audit_genus
-from slidepipe.correct import take_audit
 from slidepipe.counting.counts import SlideCount, long_table
 from slidepipe.counting.intervals import Estimate
-from slidepipe.review import By, draw
+from slidepipe.review.audit import audit_genus
+from slidepipe.review.corrected_counts import take_audit
+from slidepipe.review.draw import By, draw
 from slidepipe.samples.discover import Sample, WellSlide
 
 
@@ -72,7 +72,7 @@ def percentage_coverage(wells: int, seed: int) -> Tally:
 
 
 def simulated_well(rng: np.random.Generator, objects: int, genera: int, debris: float, quality: float) -> pd.DataFrame:
-    """Objects as a draw takes them (see ``slidepipe.review.FRAME_COLUMNS``), with their true genus in ``truth`` ("": debris).
+    """Objects as a draw takes them (see ``slidepipe.review.draw.FRAME_COLUMNS``), with their true genus in ``truth`` ("": debris).
 
     A fossil is accepted as its own genus with probability ``quality``, as a look-alike with a third of the rest; debris is
     accepted as some genus at a few hundredths of the rest. Unknown fossils look somewhat less strange than debris.

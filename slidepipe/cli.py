@@ -238,8 +238,8 @@ def status(results: Path) -> None:
 @click.argument("results", type=EXISTING)
 def report(results: Path) -> None:
     """Write the report of RESULTS anew, with what reviewers have labelled since: report.html, charts, geojson/."""
-    from slidepipe.correct import correct_counts
     from slidepipe.report import write_report
+    from slidepipe.review.corrected_counts import correct_counts
 
     correct_counts(results)
     write_report(results)
@@ -332,8 +332,8 @@ def review() -> None:
 )
 def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
     """Draw objects of RESULTS at random for review: review.csv, their crops and contact sheets."""
-    from slidepipe.review import LABELS, REVIEW, REVIEW_FOLDER
-    from slidepipe.review import sample_review as draw
+    from slidepipe.review.draw import LABELS, REVIEW, REVIEW_FOLDER
+    from slidepipe.review.draw import sample_review as draw
 
     rows = draw(results, count, seed, by)
     click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW}")

@@ -47,8 +47,8 @@ from slidepipe.plan import (
 from slidepipe.progress import Progress, RunPlan
 from slidepipe.relocate import absolute
 from slidepipe.report import write_report
-from slidepipe.review import labels_sha256
-from slidepipe.reviewed import Heads, find_reviewed, join_reviewed
+from slidepipe.review.draw import labels_sha256
+from slidepipe.review.references import Heads, find_reviewed, join_reviewed
 from slidepipe.samples.discover import WellSlide
 from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.store import slide_store as store

@@ -12,14 +12,14 @@ from slidepipe import tasks
 from slidepipe.classification.object_table import ACCEPTED, SlideObjects, classify_slide, write_objects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
-from slidepipe.correct import correct_counts
 from slidepipe.counting.counts import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
 from slidepipe.counting.diversity import diversity_table
 from slidepipe.counting.ranges import ranges_table
 from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.plan import SlideState
-from slidepipe.reviewed import Heads
+from slidepipe.review.corrected_counts import correct_counts
+from slidepipe.review.references import Heads
 from slidepipe.store import slide_store as store
 
 TABLES = (

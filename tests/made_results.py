@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
-from slidepipe.correct import correct_counts
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
+from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.samples.discover import Sample, WellSlide
 from slidepipe.store import slide_store as store
 

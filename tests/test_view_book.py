@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
-from slidepipe.labels import LABELS, missed_id, read_labels, read_missed
+from slidepipe.review.labels import LABELS, missed_id, read_labels, read_missed
 from slidepipe.view import book as book_module
 from slidepipe.view.book import LOCK, LabelBook, Line
 

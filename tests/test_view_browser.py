@@ -14,7 +14,7 @@ import pytest
 
 from slidepipe.config import load_config
 from slidepipe.flow import run_well
-from slidepipe.labels import LABELS, WRONG_BOX, read_labels, read_missed
+from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
 from tests.synthetic import make_well
 from tests.view_server import ROOT, ViewServer, serving
 

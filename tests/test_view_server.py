@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.errors import SettingsError
-from slidepipe.labels import LABELS, WRONG_BOX, read_labels, read_missed
+from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
 from slidepipe.view import command
 from slidepipe.view.guard import is_loopback
 from tests.synthetic import genus_names, make_well

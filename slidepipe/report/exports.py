@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from slidepipe.correct import LABELLED, MISSED, REVIEWED
 from slidepipe.errors import SettingsError
 from slidepipe.report.geojson import write_geojson
 from slidepipe.results import Results
+from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED
 from slidepipe.store import slide_store as store
 
 _COCO_COLUMNS = [

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from slidepipe.correct import LABELLED, MISSED, REVIEWED, WHOLE_WELL
 from slidepipe.report.html import Html, table
 from slidepipe.results import Results
+from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED, WHOLE_WELL
 
 STYLE = """
 .glance { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 16px 0; }

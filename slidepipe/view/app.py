@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
-from slidepipe.labels import WRONG_BOX, as_label, genus_said, missed_number
 from slidepipe.report.gallery import thumbnail
+from slidepipe.review.labels import WRONG_BOX, as_label, genus_said, missed_number
 from slidepipe.view import pages
 from slidepipe.view.book import Line
 from slidepipe.view.cache import BytesCache

@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from slidepipe.errors import ResultsError
-from slidepipe.labels import (
+from slidepipe.review.labels import (
     JOURNAL_COLUMNS,
     LABELS,
     NOT_A_FOSSIL,
@@ -75,7 +75,7 @@ class LabelBook:
         return len(self._changes)
 
     def labels(self) -> dict[str, str]:
-        """All labels of detected objects, those of ``review.csv`` too, as :func:`~slidepipe.labels.read_labels` gives them."""
+        """All labels of detected objects, those of ``review.csv`` too, as :func:`~slidepipe.review.labels.read_labels` gives them."""
         with self._lock:
             self.refresh()
             return self._drawn.objects | self._own.objects

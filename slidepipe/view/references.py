@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slidepipe.errors import SlidepipeError
 from slidepipe.results import Results
-from slidepipe.reviewed import object_of_file
+from slidepipe.review.references import object_of_file
 from slidepipe.view.well import Index
 
 

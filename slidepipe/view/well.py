@@ -13,14 +13,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
-from slidepipe.correct import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
-from slidepipe.labels import EDGES, fitting_labels
 from slidepipe.report.chart import genera_in_order
 from slidepipe.report.gallery import read_objects
 from slidepipe.results import Results
-from slidepipe.review import REVIEW, frame_of, read_review
+from slidepipe.review.corrected_counts import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
+from slidepipe.review.draw import REVIEW, frame_of, read_review
+from slidepipe.review.labels import EDGES, fitting_labels
 from slidepipe.store.manifest import MANIFEST
 from slidepipe.view.book import LabelBook
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.coverage import correction_coverage
-from slidepipe.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
 from slidepipe.config import parse_config
-from slidepipe.correct import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts
 from slidepipe.errors import ResultsError
 from slidepipe.flow import run_well
 from slidepipe.results import Results
-from slidepipe.review import By, sample_review
+from slidepipe.review.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
+from slidepipe.review.corrected_counts import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts
+from slidepipe.review.draw import By, sample_review
 from tests.made_results import GENERA, make, slide, table
 
 ANSWERS = ["azolla"] * 20 + ["deflandrea"] * 10 + [None] * 30 + ["unusable"] * 3
@@ -214,7 +214,7 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
     config = parse_config(
         {
             "reference": colour_well / "reference",
-            "plugins": [test_plugins, Path(__file__).with_name("counting_plugins.py")],
+            "plugins": [test_plugins, Path(__file__).parents[1].joinpath("counting_plugins.py")],
             "backbone": {"name": "mean-colour", "views": 1},
             "head": {"name": "nearest-mean"},
             "run": {"scheduler": "threads", "workers": 1},

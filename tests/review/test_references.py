@@ -9,10 +9,10 @@ from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
 from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
-from slidepipe.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
 from slidepipe.results import Results
-from slidepipe.review import sample_review
-from slidepipe.reviewed import (
+from slidepipe.review.draw import sample_review
+from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
+from slidepipe.review.references import (
     DEBRIS,
     LEAST_DEBRIS,
     Heads,

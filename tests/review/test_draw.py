@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.coverage import simulated_well
-from slidepipe.audit import FAR, NEAR
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, SettingsError
-from slidepipe.review import BY, By, allocate, draw, frame_of, labels_sha256, read_labels, sample_review
+from slidepipe.review.audit import FAR, NEAR
+from slidepipe.review.draw import BY, By, allocate, draw, frame_of, labels_sha256, read_labels, sample_review
 from tests.made_results import make, slide, table
 
 ANSWERS = ["azolla"] * 12 + ["deflandrea"] * 5 + [None] * 30 + ["unusable"] * 6

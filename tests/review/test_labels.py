@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slidepipe.correct import correct_counts, review_counts
 from slidepipe.errors import ResultsError
-from slidepipe.labels import (
+from slidepipe.review.corrected_counts import correct_counts, review_counts
+from slidepipe.review.draw import sample_review
+from slidepipe.review.labels import (
     WRONG_BOX,
     Missed,
     genus_said,
@@ -19,7 +20,6 @@ from slidepipe.labels import (
     read_missed,
     torn_tail,
 )
-from slidepipe.review import sample_review
 from tests.made_results import GENERA, make, slide, table
 
 HEAD = "object_id,genus,slide_id,x0,y0,x1,y1,who,when\n"

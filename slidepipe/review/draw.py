@@ -1,7 +1,7 @@
 """Drawing objects for a palynologist to review, at random and on record, so that corrected counts follow from the labels.
 
 ``review.csv`` holds the draw and its design: each object's stratum, how many objects the stratum has (``stratum_size``) and how
-many were drawn from it (``stratum_drawn``). ``labels.csv`` is what the reviewer says (:mod:`slidepipe.labels`).
+many were drawn from it (``stratum_drawn``). ``labels.csv`` is what the reviewer says (:mod:`slidepipe.review.labels`).
 """
 
 import hashlib
@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from slidepipe.audit import FAR, NEAR
 from slidepipe.classification.object_table import ACCEPTED, UNUSABLE
 from slidepipe.crops.cut import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
-from slidepipe.labels import LABELS as LABELS
-from slidepipe.labels import REVIEW as REVIEW
-from slidepipe.labels import read_cells as read_cells
-from slidepipe.labels import read_labels as read_labels
 from slidepipe.results import Results
+from slidepipe.review.audit import FAR, NEAR
+from slidepipe.review.labels import LABELS as LABELS
+from slidepipe.review.labels import REVIEW as REVIEW
+from slidepipe.review.labels import read_cells as read_cells
+from slidepipe.review.labels import read_labels as read_labels
 from slidepipe.store import slide_store as store
 
 By = Literal["genus", "sample", "slide"]
@@ -164,7 +164,7 @@ def allocate(sizes: Mapping[str, int], kinds: Mapping[str, str], count: int) -> 
 
     Args:
         sizes: objects of each stratum.
-        kinds: genus of each stratum, or :data:`~slidepipe.audit.NEAR` or :data:`~slidepipe.audit.FAR`.
+        kinds: genus of each stratum, or :data:`~slidepipe.review.audit.NEAR` or :data:`~slidepipe.review.audit.FAR`.
         count: objects to draw in all.
 
     Raises:

@@ -20,8 +20,8 @@ import numpy as np
 from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
-from slidepipe.labels import LABELS, read_file
-from slidepipe.review import REVIEW, read_labels, read_review
+from slidepipe.review.draw import REVIEW, read_labels, read_review
+from slidepipe.review.labels import LABELS, read_file
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import read_manifest
 

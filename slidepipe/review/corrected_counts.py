@@ -1,6 +1,6 @@
 """Corrected counts: what a reviewer's labels of a random few objects say of the counts of all.
 
-See :mod:`slidepipe.review` for the draw and :mod:`slidepipe.audit` for the estimator. What is corrected are the detected, usable
+See :mod:`slidepipe.review.draw` for the draw and :mod:`slidepipe.review.audit` for the estimator. What is corrected are the detected, usable
 objects: fossils that the detector missed are beyond any estimate from a draw of detections.
 
 Beside the estimate stand the reviewed counts: the counts with each label put in the place of the head's answer, whether a draw
@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slidepipe.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
 from slidepipe.classification.object_table import ACCEPTED
 from slidepipe.counting.counts import LONG_COLUMNS, rounded
 from slidepipe.counting.intervals import Estimate
-from slidepipe.labels import (
+from slidepipe.results import Results
+from slidepipe.review.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
+from slidepipe.review.draw import frame_of, read_objects, read_review
+from slidepipe.review.labels import (
     EDGES,
     LABELS,
     REVIEW,
@@ -35,8 +37,6 @@ from slidepipe.labels import (
     read_labels,
     read_missed,
 )
-from slidepipe.results import Results
-from slidepipe.review import frame_of, read_objects, read_review
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import read_manifest
 

@@ -1,0 +1,1 @@
+"""Labels of reviewers: read, drawn for, and counted with."""
