@@ -261,7 +261,7 @@ def report(results: Path) -> None:
 )
 def export(results: Path, forms: tuple[str, ...], out: Path | None) -> None:
     """Write RESULTS in the form of another program."""
-    from slidepipe.report.exports import export as write
+    from slidepipe.exports.formats import export as write
 
     for form in forms:
         for path in write(results, form, out):

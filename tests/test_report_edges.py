@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from slidepipe.exports.formats import FORMS, export
 from slidepipe.report import write_report
-from slidepipe.report.exports import FORMS, export
 from slidepipe.results import Results
 from slidepipe.search import open_index
 from tests.synthetic import make_well

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
+from slidepipe.exports.geojson import write_geojson
 from slidepipe.report import sections
 from slidepipe.report.chart import chart_samples, draw_chart, genera_in_order, write_chart
 from slidepipe.report.chart_parts import Link
@@ -26,7 +27,6 @@ from slidepipe.report.gallery import (
     read_objects,
     shelf_length,
 )
-from slidepipe.report.geojson import write_geojson
 from slidepipe.report.html import page, table
 from slidepipe.results import Results
 from slidepipe.store import slide_store as store

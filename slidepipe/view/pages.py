@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
+from slidepipe.exports.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report import sections
-from slidepipe.report.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report.html import page
 from slidepipe.store import slide_store as store
 from slidepipe.view.guard import POLICY

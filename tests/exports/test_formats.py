@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from slidepipe.cli import main
 from slidepipe.errors import SettingsError
-from slidepipe.report.exports import FORMS, export
+from slidepipe.exports.formats import FORMS, export
 from slidepipe.results import Results
 from tests.synthetic import genus_names, make_well
 

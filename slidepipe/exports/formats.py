@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from slidepipe.errors import SettingsError
-from slidepipe.report.geojson import write_geojson
+from slidepipe.exports.geojson import write_geojson
 from slidepipe.results import Results
 from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED
 from slidepipe.store import slide_store as store

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from slidepipe.report.geojson import genus_colours, slide_features, write_geojson
+from slidepipe.exports.geojson import genus_colours, slide_features, write_geojson
 from slidepipe.results import Results
 from slidepipe.slides.slide import read_meta
 from tests import drawn
