@@ -1,7 +1,7 @@
 """How long a search over a million stored embeddings takes: ``python -m benchmarks.search [--rows N] [--dim D]``.
 
 Embeddings are random (a search costs the same whatever they are), laid out as a RESULTS folder's index is. Timed is
-``slidepipe.search.nearest``: scores of all rows, the best, and their exact measure. The first search reads the file; the others
+``slidepipe.search.index.nearest``: scores of all rows, the best, and their exact measure. The first search reads the file; the others
 find it in the machine's memory. Laying out the index happens once a RESULTS folder and is timed apart.
 """
 
@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from slidepipe.interfaces import Float32Array
-from slidepipe.search import nearest, write_index
+from slidepipe.search.index import nearest, write_index
 
 _SLIDE_ROWS = 20_000
 

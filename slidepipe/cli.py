@@ -285,8 +285,8 @@ def export(results: Path, forms: tuple[str, ...], out: Path | None) -> None:
 @click.option("--out", type=EXISTING, metavar="DIR", help="Where to; RESULTS/search of the first if not given.")
 def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device: str, out: Path | None) -> None:
     """Find the objects of RESULTS (one folder or several) that look most like an image or an object."""
-    from slidepipe.report.search_page import write_search
-    from slidepipe.search import search as find
+    from slidepipe.search.index import search as find
+    from slidepipe.search.page import write_search
 
     hits = find(results, query, top, metric, device)
     measure = "similarity" if metric == "cosine" else "distance"

@@ -8,7 +8,7 @@ import pytest
 from slidepipe.exports.formats import FORMS, export
 from slidepipe.report import write_report
 from slidepipe.results import Results
-from slidepipe.search import open_index
+from slidepipe.search.index import open_index
 from tests.synthetic import make_well
 
 

@@ -17,7 +17,7 @@ _QUERY_PX = 224
 
 
 def write_search(hits: pd.DataFrame, query: str, results_paths: list[Path], folder: Path) -> list[Path]:
-    """Write search.html and search.csv of the answers of :func:`slidepipe.search.search` into ``folder``."""
+    """Write search.html and search.csv of the answers of :func:`slidepipe.search.index.search` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     opened = {str(path): Results(path) for path in results_paths}
     store.write_text(folder / "search.csv", hits.to_csv(index=False, lineterminator="\n"))

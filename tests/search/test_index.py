@@ -9,13 +9,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidepipe import plugins, search
+from slidepipe import plugins
 from slidepipe.cli import main
 from slidepipe.config import parse_config
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.plan import embed_spec, embedding_identity
 from slidepipe.results import Results
+from slidepipe.search import index as search
 from slidepipe.store import slide_store as store
 from tests.synthetic import make_well
 

@@ -1,0 +1,1 @@
+"""Search for the objects that look most like an image."""
