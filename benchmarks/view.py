@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.memory import write_large  # noqa: E402  # it is no installed package
 from slidepipe.slides.slide import Box, Slide  # noqa: E402
-from slidepipe.view.tiles import TILE_PX, Pyramid  # noqa: E402
+from slidepipe.viewer.tiles import TILE_PX, Pyramid  # noqa: E402
 from tests.synthetic import make_well  # noqa: E402
-from tests.view_server import ViewServer, serving  # noqa: E402
+from tests.viewer.server import ViewServer, serving  # noqa: E402
 
 SAMPLES = 20
 

@@ -309,7 +309,7 @@ def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device:
 @click.option("--slides", type=EXISTING, metavar="DIR", help="Where the scans are now, if they were moved.")
 def view(results: Path, port: int, host: str, slides: Path | None) -> None:
     """Look at the specimens of RESULTS in a browser, and correct their labels (needs slidepipe[view])."""
-    from slidepipe.view.command import serve
+    from slidepipe.viewer.command import serve
 
     serve(results, host, port, slides, lambda line: click.echo(line))
 

@@ -21,14 +21,14 @@ from starlette.staticfiles import StaticFiles
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
 from slidepipe.report.gallery import thumbnail
 from slidepipe.review.labels import WRONG_BOX, as_label, genus_said, missed_number
-from slidepipe.view import pages
-from slidepipe.view.book import Line
-from slidepipe.view.cache import BytesCache
-from slidepipe.view.guard import Guard
-from slidepipe.view.references import has_picture, reference_jpeg, shown_name
-from slidepipe.view.scans import open_scan, scan_bounds, why_missing
-from slidepipe.view.tiles import OVERLAP_PX, TILE_PX, render_tile
-from slidepipe.view.well import ALL, SORTS, STATES, Index, Query, Well
+from slidepipe.viewer import pages
+from slidepipe.viewer.book import Line
+from slidepipe.viewer.cache import BytesCache
+from slidepipe.viewer.guard import Guard
+from slidepipe.viewer.references import has_picture, reference_jpeg, shown_name
+from slidepipe.viewer.scans import open_scan, scan_bounds, why_missing
+from slidepipe.viewer.tiles import OVERLAP_PX, TILE_PX, render_tile
+from slidepipe.viewer.well import ALL, SORTS, STATES, Index, Query, Well
 
 STATIC = Path(__file__).with_name("static")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from slidepipe.errors import SlideError
 from slidepipe.slides.slide import Box, Slide, borrow_slide
-from slidepipe.view.tiles import Pyramid
+from slidepipe.viewer.tiles import Pyramid
 
 
 def scan_path(entry: Mapping[str, Any], folder: Path | None) -> Path:

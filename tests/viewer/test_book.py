@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
 from slidepipe.review.labels import LABELS, missed_id, read_labels, read_missed
-from slidepipe.view import book as book_module
-from slidepipe.view.book import LOCK, LabelBook, Line
+from slidepipe.viewer import book as book_module
+from slidepipe.viewer.book import LOCK, LabelBook, Line
 
 BOX = (1, 2, 30, 40)
 

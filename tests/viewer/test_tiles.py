@@ -10,10 +10,10 @@ from PIL import Image
 
 from slidepipe.errors import SlideError
 from slidepipe.slides.slide import Box, Slide
-from slidepipe.view import tiles
-from slidepipe.view.cache import BytesCache
-from slidepipe.view.scans import open_scan, why_missing
-from slidepipe.view.tiles import OVERLAP_PX, TILE_PX, Pyramid, render_tile
+from slidepipe.viewer import tiles
+from slidepipe.viewer.cache import BytesCache
+from slidepipe.viewer.scans import open_scan, why_missing
+from slidepipe.viewer.tiles import OVERLAP_PX, TILE_PX, Pyramid, render_tile
 from tests import drawn
 
 DISCS = [(700, 300, 90, drawn.BROWN), (1300, 1200, 120, drawn.GREEN)]

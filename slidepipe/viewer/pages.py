@@ -10,8 +10,8 @@ from slidepipe.exports.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report import sections
 from slidepipe.report.html import page
 from slidepipe.store import slide_store as store
-from slidepipe.view.guard import POLICY
-from slidepipe.view.well import ALL, Index
+from slidepipe.viewer.guard import POLICY
+from slidepipe.viewer.well import ALL, Index
 
 #: Drawn charts are kept here, below RESULTS, under the stamp of their tables.
 CACHE = ".view"

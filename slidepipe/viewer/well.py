@@ -22,7 +22,7 @@ from slidepipe.review.corrected_counts import Audit, ReviewedCounts, corrected_t
 from slidepipe.review.draw import REVIEW, frame_of, read_review
 from slidepipe.review.labels import EDGES, fitting_labels
 from slidepipe.store.manifest import MANIFEST
-from slidepipe.view.book import LabelBook
+from slidepipe.viewer.book import LabelBook
 
 Sort = Literal["certain", "uncertain", "near", "far", "depth", "random", "review"]
 SORTS: tuple[Sort, ...] = get_args(Sort)

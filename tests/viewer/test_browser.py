@@ -16,7 +16,7 @@ from slidepipe.config import load_config
 from slidepipe.flow import run_well
 from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
 from tests.synthetic import make_well
-from tests.view_server import ROOT, ViewServer, serving
+from tests.viewer.server import ROOT, ViewServer, serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,10 +10,10 @@ import pytest
 
 from slidepipe.errors import SettingsError
 from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
-from slidepipe.view import command
-from slidepipe.view.guard import is_loopback
+from slidepipe.viewer import command
+from slidepipe.viewer.guard import is_loopback
 from tests.synthetic import genus_names, make_well
-from tests.view_server import ViewServer, serving
+from tests.viewer.server import ViewServer, serving
 
 pytest.importorskip("starlette", reason="slidepipe[view] is not installed")
 pytest.importorskip("uvicorn", reason="slidepipe[view] is not installed")

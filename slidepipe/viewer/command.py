@@ -25,14 +25,14 @@ def serve(results: Path, host: str, port: int, slides: Path | None, say: Callabl
     try:
         import uvicorn
 
-        from slidepipe.view.app import Server
-        from slidepipe.view.guard import is_loopback
+        from slidepipe.viewer.app import Server
+        from slidepipe.viewer.guard import is_loopback
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette", "h11", "anyio"):
             raise
         raise SettingsError(f"view: {error.name} is not installed. Give: pip install 'slidepipe[view]'") from error
-    from slidepipe.view import pages
-    from slidepipe.view.well import Well
+    from slidepipe.viewer import pages
+    from slidepipe.viewer.well import Well
 
     if slides is not None and not slides.is_dir():
         raise SettingsError(f"--slides {slides}: no such folder. Give the folder that holds the well's scans")

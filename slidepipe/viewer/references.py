@@ -5,7 +5,7 @@ from pathlib import Path
 from slidepipe.errors import SlidepipeError
 from slidepipe.results import Results
 from slidepipe.review.references import object_of_file
-from slidepipe.view.well import Index
+from slidepipe.viewer.well import Index
 
 
 def reference_jpeg(index: Index, name: str) -> bytes:
