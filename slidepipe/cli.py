@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from slidepipe import __version__
-from slidepipe.check_command import check
 from slidepipe.errors import SlidepipeError
 from slidepipe.logs import LogFormat, speak, wanted_format
+from slidepipe.testing.command import check
 
 EXISTING = click.Path(path_type=Path)
 

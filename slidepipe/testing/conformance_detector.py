@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slidepipe.conformance import Checks, require, require_attributes
 from slidepipe.interfaces import Detections, Detector, Region
+from slidepipe.testing.conformance import Checks, require, require_attributes
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import BoolArray

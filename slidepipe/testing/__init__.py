@@ -19,10 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slidepipe import conformance, conformance_detector, plugins
-from slidepipe.conformance import CheckFailure, require
+from slidepipe import plugins
 from slidepipe.errors import SlidepipeError
 from slidepipe.plugins import Kind
+from slidepipe.testing import conformance, conformance_detector
+from slidepipe.testing.conformance import CheckFailure, require
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import Backbone, Detector, Head

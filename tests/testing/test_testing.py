@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, field_serializer
 from scipy import ndimage
 
-from slidepipe import check_command, plugins
+from slidepipe import plugins
 from slidepipe.errors import PluginError, SlidepipeError
 from slidepipe.interfaces import Decisions, Detections
 from slidepipe.testing import (
@@ -17,6 +17,7 @@ from slidepipe.testing import (
     pytest_params,
     run_checks,
 )
+from slidepipe.testing import command as check_command
 
 
 class Tones:
