@@ -19,11 +19,11 @@ from slidepipe.config import parse_config
 from slidepipe.crops.cut import CropSpec, cut_crop
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.interfaces import UInt8Array
-from slidepipe.plan import embed_spec
+from slidepipe.pipeline.plan import embed_spec
+from slidepipe.pipeline.tasks import get_backbone
 from slidepipe.plugins import register_files
 from slidepipe.results import Results
 from slidepipe.slides.slide import Slide
-from slidepipe.tasks import get_backbone
 
 _SPEC = CropSpec(margin=0.0, long_side_px=256, jpeg_quality=100)
 

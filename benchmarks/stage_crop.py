@@ -21,11 +21,11 @@ from benchmarks.made_scans import TILE_PX, blocks_of_tiles, spread, write_blocks
 from benchmarks.scale import Scale
 from benchmarks.stage_detect import detect_slide
 from benchmarks.timing import alternate
-from slidepipe import tasks
 from slidepipe.config import CropsConfig
 from slidepipe.crops.cut import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
+from slidepipe.pipeline import tasks
 from slidepipe.slides.slide import TILE_CACHE_BYTES, Level, Slide
 
 WORKERS = 2

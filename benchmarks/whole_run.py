@@ -27,7 +27,7 @@ from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
 from benchmarks.stage_detect import detect_slide
 from benchmarks.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
 from benchmarks.timing import ROOT, Ran, at_once, clocked, run_slidepipe
-from slidepipe.engine import Engine, Task
+from slidepipe.pipeline.engine import Engine, Task
 from slidepipe.store import slide_store as store
 
 REFERENCE = ROOT / "sample_slides" / "reference"
@@ -66,7 +66,7 @@ def _start_up(root: Path, scale: Scale, measured: Measured) -> None:
     helps = [run_slidepipe(["--help"], cache=cache) for _ in range(scale.repeats + 1)][1:]
     cpu, wall = statistics.median(ran.cpu_s for ran in runs), statistics.median(ran.wall_s for ran in runs)
     shown = statistics.median(ran.wall_s for ran in helps)
-    imports, _ = clocked(lambda: run_python("import slidepipe.flow, slidepipe.report"))
+    imports, _ = clocked(lambda: run_python("import slidepipe.pipeline.flow, slidepipe.report"))
     measured.figures["start-up"] = {
         "barren_cpu_s": cpu,
         "barren_wall_s": wall,

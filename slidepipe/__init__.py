@@ -32,7 +32,7 @@ def run(
         SlidepipeError: bad input or settings. Slides that fail do not raise: see ``failures`` of the results.
     """
     from slidepipe.config import load_config, overrides_from_names
-    from slidepipe.flow import run_well
+    from slidepipe.pipeline.flow import run_well
     from slidepipe.results import Results
 
     chosen = load_config(Path(config) if isinstance(config, str) else config, overrides_from_names(settings))

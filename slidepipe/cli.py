@@ -137,9 +137,9 @@ def run(
 ) -> None:
     """Count the fossils of WELL: a folder of slide scans, one scan, or a list of scans (.txt)."""
     from slidepipe.config import load_config, overrides_from_names
-    from slidepipe.flow import run_well
-    from slidepipe.progress import Progress
-    from slidepipe.status import StatusFile
+    from slidepipe.pipeline.flow import run_well
+    from slidepipe.pipeline.progress import Progress
+    from slidepipe.pipeline.status import StatusFile
 
     speak(log_format, logging.DEBUG if ctx.parent and ctx.parent.params.get("debug") else logging.WARNING)
     logging.getLogger("slidepipe.run").setLevel(logging.INFO)
@@ -148,7 +148,7 @@ def run(
     loaded = load_config(config, overrides_from_names(settings))
     bars = None if log_format == "text" else False
     if each:
-        from slidepipe.wells import SUMMARY, run_wells
+        from slidepipe.pipeline.survey import SUMMARY, run_wells
 
         outcomes = run_wells(well, out, loaded, lambda status: Progress(bars, status))
         ended = Counter(outcome.status for outcome in outcomes)
@@ -229,7 +229,7 @@ def info(slide: Path, mpp: float | None) -> None:
 @click.argument("results", type=EXISTING)
 def status(results: Path) -> None:
     """Say how the run that writes RESULTS fares, from another terminal, or how it ended."""
-    from slidepipe.status import read_status, tell_status
+    from slidepipe.pipeline.status import read_status, tell_status
 
     click.echo(tell_status(results, read_status(results)))
 

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slidepipe.pipeline.tasks import PluginSpec
 from slidepipe.relocate import relocate
-from slidepipe.tasks import PluginSpec
 
 
 @dataclass(frozen=True)

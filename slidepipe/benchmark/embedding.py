@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from slidepipe import plugins, tasks
+from slidepipe import plugins
 from slidepipe.classification.reference_set import (
     EmbeddedPart,
     ImageFolder,
@@ -30,12 +30,13 @@ from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.embed import embed_crops, resolve_device
 from slidepipe.embedding.square import present
-from slidepipe.engine import Engine, Task
 from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, UInt8Array
-from slidepipe.plan import reference_identity
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.engine import Engine, Task
+from slidepipe.pipeline.plan import reference_identity
+from slidepipe.pipeline.tasks import EmbedSpec
 from slidepipe.store import slide_store as store
-from slidepipe.tasks import EmbedSpec
 
 #: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.
 Kind = Literal["published", "slidepipe", "random"]

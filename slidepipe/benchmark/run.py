@@ -31,7 +31,7 @@ from slidepipe.classification.reference_set import fingerprint_folder, fit_head
 from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 from slidepipe.interfaces import UInt8Array
-from slidepipe.plan import crop_spec, embed_spec, head_spec
+from slidepipe.pipeline.plan import crop_spec, embed_spec, head_spec
 from slidepipe.store import slide_store as store
 
 Protocol = Literal["published", "slidepipe", "both"]

@@ -14,9 +14,9 @@ from slidepipe.classification.slide_shift import decide_slide
 from slidepipe.config import CountingConfig
 from slidepipe.crops.quality import faults, slide_properties
 from slidepipe.interfaces import FloatArray, Head
+from slidepipe.pipeline.tasks import object_id
 from slidepipe.samples.discover import WellSlide
 from slidepipe.store import slide_store as store
-from slidepipe.tasks import object_id
 
 ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
 

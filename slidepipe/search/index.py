@@ -248,8 +248,8 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     from slidepipe import plugins
     from slidepipe.classification.reference_set import read_image
     from slidepipe.config import parse_config
-    from slidepipe.plan import embed_spec, embedding_identity
-    from slidepipe.tasks import embed_images, get_backbone
+    from slidepipe.pipeline.plan import embed_spec, embedding_identity
+    from slidepipe.pipeline.tasks import embed_images, get_backbone
 
     config = parse_config(results.manifest["settings"], str(results.path / "manifest.json"))
     plugins.register_files(config.plugins)

@@ -10,8 +10,8 @@ from PIL import Image
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.embedding import random_backbone
 from slidepipe.cli import main
+from slidepipe.pipeline.tasks import PluginSpec
 from slidepipe.plugins import PluginInfo
-from slidepipe.tasks import PluginSpec
 
 KNN = [PluginInfo("head", "knn", "slidepipe", "0", "slidepipe.heads.knn:KnnHead")]
 COLOURS = {"amberina": (190, 130, 40), "brunella": (90, 50, 25), "viridia": (70, 130, 60)}

@@ -107,7 +107,7 @@ def test_every_find_lies_between_top_and_base(well: Well, minimum: int) -> None:
 
 
 def test_the_specimens_named_are_the_most_certain_of_the_object_table(tmp_path: Path) -> None:
-    from slidepipe.tables import _specimens
+    from slidepipe.pipeline.tables import _specimens
 
     make(tmp_path / "r", {slide("a"): ["azolla", None, "azolla", "deflandrea", "azolla"]})
     objects = pq.read_table(tmp_path / "r" / "objects.parquet").to_pandas()

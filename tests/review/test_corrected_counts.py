@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.coverage import correction_coverage
 from slidepipe.config import parse_config
 from slidepipe.errors import ResultsError
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
 from slidepipe.review.corrected_counts import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts

@@ -7,8 +7,8 @@ import pytest
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
-from slidepipe.flow import run_well
 from slidepipe.interfaces import Decisions
+from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.draw import sample_review
 from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id

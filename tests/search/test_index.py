@@ -14,7 +14,7 @@ from slidepipe.cli import main
 from slidepipe.config import parse_config
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.errors import ResultsError, SettingsError
-from slidepipe.plan import embed_spec, embedding_identity
+from slidepipe.pipeline.plan import embed_spec, embedding_identity
 from slidepipe.results import Results
 from slidepipe.search import index as search
 from slidepipe.store import slide_store as store

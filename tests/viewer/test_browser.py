@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.config import load_config
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
 from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
 from tests.synthetic import make_well
 from tests.viewer.server import ROOT, ViewServer, serving

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import distributed
 
-from slidepipe.cluster import CPU as CPU_ONLY
-from slidepipe.cluster import GPU, connect
 from slidepipe.errors import ClusterError, SettingsError, WorkerDiedError
+from slidepipe.pipeline.cluster import CPU as CPU_ONLY
+from slidepipe.pipeline.cluster import GPU, connect
 from slidepipe.relocate import relocate
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ Heard = Callable[[Task, Any, float], None]
 
 
 class Engine:
-    """A Dask cluster, see :func:`slidepipe.cluster.connect`, that runs tasks.
+    """A Dask cluster, see :func:`slidepipe.pipeline.cluster.connect`, that runs tasks.
 
     Args:
         scheduler: which cluster.
         workers: how many processes or threads are started.
         paths: folders here to the same folders as the workers see them; every path in a task's arguments is told so.
-        options: more for :func:`~slidepipe.cluster.connect`.
+        options: more for :func:`~slidepipe.pipeline.cluster.connect`.
     """
 
     def __init__(

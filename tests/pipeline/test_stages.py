@@ -11,13 +11,13 @@ import pytest
 
 from slidepipe.config import load_config, parse_config
 from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.tables import TABLES
 from slidepipe.report import write_report
 from slidepipe.results import Results
 from slidepipe.slides.slide import Slide, _handles
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
-from slidepipe.tables import TABLES
 from tests import drawn
 
 SLIDES = ("1_2-3 100 mDC", "1_2-3 200,5 mC", "1_2-3 300 mSWC")

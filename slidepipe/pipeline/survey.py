@@ -9,10 +9,10 @@ from pathlib import Path
 
 from slidepipe.config import Config
 from slidepipe.errors import ResultsError, SlidepipeError, WellError
-from slidepipe.flow import run_well
-from slidepipe.progress import Progress
+from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.progress import Progress
+from slidepipe.pipeline.status import StatusFile
 from slidepipe.relocate import absolute
-from slidepipe.status import StatusFile
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import MANIFEST, RunSummary
 
@@ -99,7 +99,7 @@ def _results_name(well: Path) -> str:
 
 
 def run_wells(source: Path, out: Path, config: Config, progress: Callable[[StatusFile], Progress]) -> list[WellOutcome]:
-    """Count the fossils of each well, see :func:`~slidepipe.flow.run_well`, and write ``wells.csv``.
+    """Count the fossils of each well, see :func:`~slidepipe.pipeline.flow.run_well`, and write ``wells.csv``.
 
     A well that cannot be run, whatever the reason, does not keep the others from being run (unless ``run.on_error`` is
     ``stop``). Rows of wells that an earlier run was given stay in ``wells.csv`` until the well is reached again.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from slidepipe import tasks
 from slidepipe.classification.object_table import ACCEPTED, SlideObjects, classify_slide, write_objects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
@@ -17,7 +16,8 @@ from slidepipe.counting.diversity import diversity_table
 from slidepipe.counting.ranges import ranges_table
 from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
-from slidepipe.plan import SlideState
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.plan import SlideState
 from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.review.references import Heads
 from slidepipe.store import slide_store as store

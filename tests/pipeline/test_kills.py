@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import runs
 from slidepipe.config import load_config
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
 from tests import drawn
 
 

@@ -14,11 +14,11 @@ from slidepipe.counting.counts import RESERVED_COLUMNS
 from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
+from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.relocate import absolute
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.store import slide_store as store
-from slidepipe.tasks import EmbedSpec, PluginSpec, SlideJob
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
 STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 8}

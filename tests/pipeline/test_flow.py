@@ -11,11 +11,11 @@ import slidepipe
 from slidepipe.config import Config, parse_config
 from slidepipe.embedding.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.tables import TABLES
 from slidepipe.search.index import embed_image
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
-from slidepipe.tables import TABLES
 from slidepipe_descriptors import DescriptorBackbone
 from slidepipe_descriptors.features import DIM
 from tests import drawn

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from slidepipe import wells
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, WellError
-from slidepipe.progress import Progress
+from slidepipe.pipeline import survey as wells
+from slidepipe.pipeline.progress import Progress
+from slidepipe.pipeline.survey import find_wells
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
-from slidepipe.wells import find_wells
 from tests import drawn
 
 

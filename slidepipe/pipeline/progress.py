@@ -10,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slidepipe import tasks
-from slidepipe.engine import Task
-from slidepipe.status import StatusFile
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.engine import Task
+from slidepipe.pipeline.status import StatusFile
 
 logger = logging.getLogger("slidepipe.run")
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from slidepipe import tasks
 from slidepipe.cli import main
-from slidepipe.engine import Task
 from slidepipe.errors import ResultsError
-from slidepipe.progress import Progress, RunPlan, tell_seconds
-from slidepipe.status import StatusFile, read_status, tell_status
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.engine import Task
+from slidepipe.pipeline.progress import Progress, RunPlan, tell_seconds
+from slidepipe.pipeline.status import StatusFile, read_status, tell_status
 from slidepipe.store import slide_store as store
 from tests import drawn
 
@@ -108,7 +108,7 @@ def test_elapsed_and_left_go_on_between_tasks_and_old_news_says_so(
         assert fresh["left_s"] == pytest.approx(5.0, abs=0.5)
         now = time.time()
         for later, left in ((3.0, 2.0), (63.0, None)):
-            monkeypatch.setattr("slidepipe.status.time.time", lambda later=later: now + later)
+            monkeypatch.setattr("slidepipe.pipeline.status.time.time", lambda later=later: now + later)
             status = read_status(tmp_path)
             assert status["elapsed_s"] == pytest.approx(fresh["elapsed_s"] + later, abs=0.5)
             assert status["left_s"] == (None if left is None else pytest.approx(left, abs=0.5))

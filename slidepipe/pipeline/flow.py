@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import slidepipe
-from slidepipe import plugins, tasks
+from slidepipe import plugins
 from slidepipe.classification.reference_set import (
     ImageFolder,
     ReferenceSet,
@@ -27,10 +27,11 @@ from slidepipe.classification.reference_set import (
 from slidepipe.config import Config
 from slidepipe.counting.spike import check_spike
 from slidepipe.crops.cut import CropSpec
-from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
 from slidepipe.interfaces import Head
-from slidepipe.plan import (
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.engine import Engine, Task, Work
+from slidepipe.pipeline.plan import (
     SlideState,
     cards,
     crop_spec,
@@ -44,17 +45,17 @@ from slidepipe.plan import (
     reference_identity,
     tables_fingerprint,
 )
-from slidepipe.progress import Progress, RunPlan
+from slidepipe.pipeline.progress import Progress, RunPlan
+from slidepipe.pipeline.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
+from slidepipe.pipeline.tables import TABLES, find_lost, write_tables
+from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec
 from slidepipe.relocate import absolute
 from slidepipe.report import write_report
 from slidepipe.review.draw import labels_sha256
 from slidepipe.review.references import Heads, find_reviewed, join_reviewed
 from slidepipe.samples.discover import WellSlide
-from slidepipe.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
-from slidepipe.tables import TABLES, find_lost, write_tables
-from slidepipe.tasks import EmbedSpec, PluginSpec
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from slidepipe.config import load_config, parse_config
-from slidepipe.engine import Engine
 from slidepipe.errors import SettingsError
-from slidepipe.flow import run_well
-from slidepipe.tables import TABLES
+from slidepipe.pipeline.engine import Engine
+from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.tables import TABLES
 
 pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
 
@@ -47,7 +47,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
     queue: Path, colour_well: Path, test_plugins: Path, tmp_path: Path
 ) -> None:
-    shipped = load_config(Path(__file__).parents[1] / "configs" / "slurm.yaml")
+    shipped = load_config(Path(__file__).parents[2] / "configs" / "slurm.yaml")
     assert shipped.run.scheduler == "slurm"
     here: dict[str, Any] = {
         "reference": str(colour_well / "reference"),
@@ -78,7 +78,7 @@ def test_what_is_missing_for_jobs_is_told(queue: Path, monkeypatch: pytest.Monke
 def test_without_the_extra_it_is_named() -> None:
     code = (
         "import sys; sys.modules['dask_jobqueue'] = None\n"
-        "from slidepipe.engine import Engine\n"
+        "from slidepipe.pipeline.engine import Engine\n"
         "from slidepipe.errors import SettingsError\n"
         "try:\n    Engine('slurm', 1)\nexcept SettingsError as error:\n    print(error)\n"
     )

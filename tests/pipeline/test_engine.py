@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slidepipe.engine import Engine, Task, Work
 from slidepipe.errors import ClusterError, RegionError, SettingsError, WorkerDiedError
+from slidepipe.pipeline.engine import Engine, Task, Work
 
 
 def square(number: int) -> int:
@@ -160,7 +160,7 @@ def test_a_cluster_started_here_is_seen_by_this_machine_alone() -> None:
 def test_ctrl_c_while_the_cluster_starts_is_heard_and_workers_never_hear_it() -> None:
     code = (
         "import os, signal, threading\n"
-        "from slidepipe.engine import Engine, Task\n"
+        "from slidepipe.pipeline.engine import Engine, Task\n"
         "if __name__ == '__main__':\n"
         "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "    try:\n"
@@ -179,8 +179,8 @@ def test_ctrl_c_while_the_cluster_starts_is_heard_and_workers_never_hear_it() ->
 
 
 def test_a_cluster_without_workers_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slidepipe.engine._SIZE_EVERY_S", 0.1)
-    monkeypatch.setattr("slidepipe.engine._ALONE_S", 1.0)
+    monkeypatch.setattr("slidepipe.pipeline.engine._SIZE_EVERY_S", 0.1)
+    monkeypatch.setattr("slidepipe.pipeline.engine._ALONE_S", 1.0)
     with Engine("local", 1) as engine:
         engine._client.cluster.scale(0)
         with pytest.raises(ClusterError, match="has had no workers for"):

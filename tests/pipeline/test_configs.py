@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.config import load_config
-from slidepipe.flow import run_well
+from slidepipe.pipeline.flow import run_well
 from tests import drawn
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

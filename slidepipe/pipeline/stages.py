@@ -4,13 +4,13 @@ from collections.abc import Generator
 from time import perf_counter
 from typing import Any
 
-from slidepipe import tasks
 from slidepipe.config import Config
 from slidepipe.detection.blocks import Block, plan_blocks, plan_grid
-from slidepipe.engine import Task, Work
 from slidepipe.errors import SlideError
-from slidepipe.plan import SlideState
-from slidepipe.progress import Progress
+from slidepipe.pipeline import tasks
+from slidepipe.pipeline.engine import Task, Work
+from slidepipe.pipeline.plan import SlideState
+from slidepipe.pipeline.progress import Progress
 from slidepipe.store import slide_store as store
 
 #: Yields tasks, is sent their results, returns nothing: a piece of a slide's work.
