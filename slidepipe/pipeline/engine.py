@@ -17,9 +17,9 @@ from typing import Any, Self
 import distributed
 
 from slidepipe.errors import ClusterError, SettingsError, WorkerDiedError
+from slidepipe.paths import relocate
 from slidepipe.pipeline.cluster import CPU as CPU_ONLY
 from slidepipe.pipeline.cluster import GPU, connect
-from slidepipe.relocate import relocate
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from slidepipe.counting.spike import check_spike
 from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ResultsError, SettingsError, SlideError, SlidepipeError
 from slidepipe.interfaces import Head
+from slidepipe.paths import absolute
 from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Engine, Task, Work
 from slidepipe.pipeline.plan import (
@@ -49,7 +50,6 @@ from slidepipe.pipeline.progress import Progress, RunPlan
 from slidepipe.pipeline.stages import count_blocks, count_objects, is_enough, is_finished, slide_steps
 from slidepipe.pipeline.tables import TABLES, find_lost, write_tables
 from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec
-from slidepipe.relocate import absolute
 from slidepipe.report import write_report
 from slidepipe.review.draw import labels_sha256
 from slidepipe.review.references import Heads, find_reviewed, join_reviewed

@@ -14,8 +14,8 @@ from slidepipe.counting.counts import RESERVED_COLUMNS
 from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
+from slidepipe.paths import absolute
 from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec, SlideJob
-from slidepipe.relocate import absolute
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
 from slidepipe.store import slide_store as store

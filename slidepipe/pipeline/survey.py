@@ -9,10 +9,10 @@ from pathlib import Path
 
 from slidepipe.config import Config
 from slidepipe.errors import ResultsError, SlidepipeError, WellError
+from slidepipe.paths import absolute
 from slidepipe.pipeline.flow import run_well
 from slidepipe.pipeline.progress import Progress
 from slidepipe.pipeline.status import StatusFile
-from slidepipe.relocate import absolute
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import MANIFEST, RunSummary
 

@@ -24,7 +24,7 @@ from slidepipe.detection.detect_slide import BlockResult, detect_block, merge_bl
 from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
-from slidepipe.relocate import relocate, relocate_path
+from slidepipe.paths import relocate, relocate_path
 from slidepipe.slides.slide import Box, Slide, borrow_slide
 from slidepipe.store import slide_store as store
 

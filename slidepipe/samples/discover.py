@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from slidepipe.errors import WellError
-from slidepipe.relocate import absolute
+from slidepipe.paths import absolute
 from slidepipe.slides.slide import check_mpp
 
 #: Suffixes taken for slides in a folder. DICOM is left out (one slide is many files): name such a slide in a list file.

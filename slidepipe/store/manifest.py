@@ -13,8 +13,8 @@ from slidepipe import plugins
 from slidepipe.classification.reference_set import ImageFolder
 from slidepipe.config import Config
 from slidepipe.errors import ResultsError
+from slidepipe.paths import absolute
 from slidepipe.pipeline.plan import SlideState
-from slidepipe.relocate import absolute
 from slidepipe.samples.discover import WellSlide
 from slidepipe.store import slide_store as store
 

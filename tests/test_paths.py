@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slidepipe.paths import relocate
 from slidepipe.pipeline.tasks import PluginSpec
-from slidepipe.relocate import relocate
 
 
 @dataclass(frozen=True)
