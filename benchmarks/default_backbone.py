@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from slidepipe.embedding.square import present
 from slidepipe.heads.knn import KnnHead
 from slidepipe.interfaces import Head
-from slidepipe_descriptors import DescriptorBackbone
+from slidepipe_plugins.descriptors import DescriptorBackbone
 
 ALPHA = 0.1
 

@@ -25,7 +25,7 @@ from slidepipe.config import HeadConfig
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.heads.knn import KnnHead, LogisticHead
 from slidepipe.interfaces import Backbone, Fit, Head
-from slidepipe_descriptors import DescriptorBackbone
+from slidepipe_plugins.descriptors import DescriptorBackbone
 
 STORED_PX = 256
 SMALL_DEBRIS_PX = 60

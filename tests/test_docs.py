@@ -94,7 +94,7 @@ def test_what_is_shown_of_the_example_is_in_it():
 
 
 def test_the_yolo_settings_are_those_of_the_detector():
-    from slidepipe_yolo import YoloDetector
+    from slidepipe_plugins.yolo import YoloDetector
 
     (shown,) = [yaml.safe_load(block.text) for block in blocks(PAGES[1]) if block.language == "yaml"]
     YoloDetector.Settings(**shown["detector"]["settings"])
@@ -102,7 +102,7 @@ def test_the_yolo_settings_are_those_of_the_detector():
 
 
 def test_the_torch_settings_are_those_of_the_backbones():
-    from slidepipe_timm import TorchSettings
+    from slidepipe_plugins.timm import TorchSettings
 
     assert tables(PAGES[0])["timm"] == set(TorchSettings.model_fields)
 

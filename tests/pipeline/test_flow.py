@@ -16,8 +16,8 @@ from slidepipe.pipeline.tables import TABLES
 from slidepipe.search.index import embed_image
 from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
-from slidepipe_descriptors import DescriptorBackbone
-from slidepipe_descriptors.features import DIM
+from slidepipe_plugins.descriptors import DescriptorBackbone
+from slidepipe_plugins.descriptors.features import DIM
 from tests import drawn
 from tests.plugins_for_tests import MeanColour
 

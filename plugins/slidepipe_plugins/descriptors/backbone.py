@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from slidepipe.interfaces import Fit, Float32Array, UInt8Array
-from slidepipe_descriptors.features import DIM, SIDE_PX, describe
+from slidepipe_plugins.descriptors.features import DIM, SIDE_PX, describe
 
 
 class DescriptorBackbone:
@@ -22,7 +22,7 @@ class DescriptorBackbone:
     views: int = 1  # its embeddings are the same for every flip and turn
     license: ClassVar[str] = "Apache-2.0"
     source: ClassVar[str] = (
-        "computed by slidepipe_descriptors: optical density, log-covariance of derivatives, colour; no weights"
+        "computed by slidepipe_plugins.descriptors: optical density, log-covariance of derivatives, colour; no weights"
     )
 
     def load(self, device: str) -> Self:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional
 
 from slidepipe.interfaces import Float32Array, UInt8Array
-from slidepipe_timm.settings import Preprocessing
+from slidepipe_plugins.timm.settings import Preprocessing
 
 #: Crops at once on a CPU. With more of them what one layer hands the next no longer fits the processor's cache: MobileNetV1
 #: embeds 62 images a second and core 8 at a time, 37 at a time of 64.

@@ -10,7 +10,7 @@ from slidepipe import plugins
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.interfaces import Region
 from slidepipe.testing import check_detector, pytest_params
-from slidepipe_yolo.boxes import layout_of, overlaps, parse, settle, suppress
+from slidepipe_plugins.yolo.boxes import layout_of, overlaps, parse, settle, suppress
 
 onnx = pytest.importorskip("onnx", reason="onnx makes the models of these tests")
 pytest.importorskip("onnxruntime", reason="the optional extra yolo is not installed")

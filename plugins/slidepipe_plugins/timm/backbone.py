@@ -15,8 +15,8 @@ import numpy as np
 from slidepipe import weights as weight_files
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.weights import HubFile
-from slidepipe_timm.known import remember, remembered
-from slidepipe_timm.settings import Preprocessing, Pretrained, TorchSettings, preprocessing_of
+from slidepipe_plugins.timm.known import remember, remembered
+from slidepipe_plugins.timm.settings import Preprocessing, Pretrained, TorchSettings, preprocessing_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,8 @@ class TorchBackbone:
         """
         import torch
 
-        from slidepipe_timm.folding import fold_batch_norms
-        from slidepipe_timm.tensors import pooled
+        from slidepipe_plugins.timm.folding import fold_batch_norms
+        from slidepipe_plugins.timm.tensors import pooled
 
         target = _device(device, self.name)
         network = self._build()
@@ -133,7 +133,7 @@ class TorchBackbone:
             )
         if len(crops) == 0:
             return np.zeros((0, self.dim), np.float32)
-        from slidepipe_timm.tensors import embed_crops
+        from slidepipe_plugins.timm.tensors import embed_crops
 
         return embed_crops(self._forward, crops, self.steps, self._device, self.settings.batch)
 

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from slidepipe.weights import HubFile
-from slidepipe_timm import NamedBackbone
-from slidepipe_timm.settings import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_INPUT_PX, PUBLISHED_RESIZE_PX, Pretrained
+from slidepipe_plugins.timm import NamedBackbone
+from slidepipe_plugins.timm.settings import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_INPUT_PX, PUBLISHED_RESIZE_PX, Pretrained
 
 
 class _Scampi(NamedBackbone):

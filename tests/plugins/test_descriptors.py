@@ -6,8 +6,8 @@ import pytest
 
 from slidepipe.embedding.square import present, views
 from slidepipe.interfaces import Backbone
-from slidepipe_descriptors import DescriptorBackbone
-from slidepipe_descriptors.features import log_covariance, optical_density
+from slidepipe_plugins.descriptors import DescriptorBackbone
+from slidepipe_plugins.descriptors.features import log_covariance, optical_density
 
 BACKGROUND = np.array([232.0, 226.0, 220.0])
 
@@ -128,5 +128,5 @@ def test_log_covariance_of_independent_columns_is_diagonal():
 
 
 def test_importing_it_imports_no_torch():
-    code = "import sys, slidepipe_descriptors; sys.exit('torch' in sys.modules)"
+    code = "import sys, slidepipe_plugins.descriptors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

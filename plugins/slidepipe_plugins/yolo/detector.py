@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.interfaces import Detections
 from slidepipe.weights import sha256_of
-from slidepipe_yolo.boxes import Layout, layout_of, parse, settle, suppress
+from slidepipe_plugins.yolo.boxes import Layout, layout_of, parse, settle, suppress
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import BoolArray, FloatArray, Region, UInt8Array

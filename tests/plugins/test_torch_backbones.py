@@ -18,10 +18,10 @@ from torchvision import transforms
 
 from slidepipe import plugins
 from slidepipe.errors import PluginError, SettingsError, WeightsError
-from slidepipe_timm.backbone import TorchBackbone
-from slidepipe_timm.folding import fold_batch_norms
-from slidepipe_timm.settings import Preprocessing
-from slidepipe_timm.tensors import prepare, staged
+from slidepipe_plugins.timm.backbone import TorchBackbone
+from slidepipe_plugins.timm.folding import fold_batch_norms
+from slidepipe_plugins.timm.settings import Preprocessing
+from slidepipe_plugins.timm.tensors import prepare, staged
 from tests.hub_server import running
 
 SIX = {
