@@ -1,7 +1,7 @@
 # make demo: install, run the main job on sample_slides/, print the counts beside the truth.
 # make test: install, lint, check types, run the tests.
-# make bench: measure every stage beside its floor (20 minutes, on an idle machine), write benchmarks/results and the table in
-#   benchmarks/README.md. What needs the real data finds it through SLIDEPIPE_TEST_DATA, or is left out.
+# make bench: measure every stage beside its floor (20 minutes, on an idle machine), write performance/results and the table in
+#   performance/README.md. What needs the real data finds it through SLIDEPIPE_TEST_DATA, or is left out.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +30,7 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m performance.bench
 
 clean:
 	rm -rf $(VENV) $(RESULTS)

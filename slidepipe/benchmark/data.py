@@ -49,7 +49,8 @@ def read_data(root: Path) -> BenchmarkData:
     """Check and list a labelled image folder.
 
     Raises:
-        ReferenceSetError: see :func:`slidepipe.classification.reference_set.scan_image_folder`; one genus only; or ``groups.csv`` is wrong.
+        ReferenceSetError: see :func:`~slidepipe.classification.reference_set.scan_image_folder`; one genus only; or
+            ``groups.csv`` is wrong.
     """
     scanned = scan_image_folder(root)
     files = tuple(sorted(scanned.files, key=lambda file: file.split("/", 1)))

@@ -78,7 +78,7 @@ def classify_slide(
         mpp: micrometres a level-0 pixel, x and y.
         find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
         limits: from where on an object is unusable.
-        slide_shift: whether what the slide does to all its objects is taken out first (:mod:`slidepipe.classification.slide_shift`).
+        slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
     """
     stored = store.read_stage(folder, "boxes")
     boxes = store.read_array(stored, "boxes").reshape(-1, 4)

@@ -49,7 +49,8 @@ def read_status(results: Path) -> dict[str, Any]:
 
     Returns:
         ``state``: ``running``, ``preparing`` (no slide is under work yet, or the tables are being written), ``cut short`` or
-        ``finished``; while it runs what :class:`~slidepipe.pipeline.progress.Progress` told ``age_s`` seconds ago, with ``elapsed_s`` and
+        ``finished``; while it runs what :class:`~slidepipe.pipeline.progress.Progress` wrote
+        ``age_s`` seconds ago, with ``elapsed_s`` and
         ``left_s`` as of now; afterwards ``slides``, ``failed`` and ``partial``, ids of slides. Where a run was cut short that
         had made slides anew, ``changed`` are their ids, and ``written`` is when the tables were, which are of before.
 

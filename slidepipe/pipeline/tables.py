@@ -52,7 +52,7 @@ def write_tables(
         find_heads: gives the fitted head of each slide; asked where there are objects.
         genera: the columns of the count tables.
         counting: how the tables are made.
-        slide_shift: whether what a slide does to all its objects is taken out first (:mod:`slidepipe.classification.slide_shift`).
+        slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
     """
     spike_genus = counting.spike_genus
     by_id = {state.slide.slide_id: state for state in states}

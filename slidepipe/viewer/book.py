@@ -75,7 +75,7 @@ class LabelBook:
         return len(self._changes)
 
     def labels(self) -> dict[str, str]:
-        """All labels of detected objects, those of ``review.csv`` too, as :func:`~slidepipe.review.labels.read_labels` gives them."""
+        """All labels of detected objects, including ``review.csv``, from :func:`~slidepipe.review.labels.read_labels`."""
         with self._lock:
             self.refresh()
             return self._drawn.objects | self._own.objects

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.coverage import percentage_coverage
+from performance.coverage import percentage_coverage
 from slidepipe.counting.counts import (
     LONG_COLUMNS,
     RESERVED_COLUMNS,

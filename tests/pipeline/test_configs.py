@@ -9,7 +9,7 @@ from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
 from tests import drawn
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runs
+from performance import runs
 from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
 from tests import drawn

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.coverage import correction_coverage
+from performance.coverage import correction_coverage
 from slidepipe.config import parse_config
 from slidepipe.errors import ResultsError
 from slidepipe.pipeline.flow import run_well
@@ -203,7 +203,7 @@ def test_corrected_counts_are_unbiased_and_their_intervals_cover(by: By) -> None
     assert set(tallies) >= {"corrected count, well", "precision", "recall"}
     assert ("corrected count, sample" in tallies) == (by == "sample")
     for name, tally in tallies.items():
-        assert 0.92 <= tally.coverage <= 0.99, name  # few wells here; benchmarks/coverage.py has a thousand
+        assert 0.92 <= tally.coverage <= 0.99, name  # few wells here; performance/coverage.py has a thousand
         if name.startswith("corrected"):
             assert abs(tally.error / tally.truth) < 0.05, name
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.coverage import simulated_well
+from performance.coverage import simulated_well
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.review.audit import FAR, NEAR

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import mutations, runs
+from performance import mutations, runs
 from slidepipe.errors import ResolutionError, SlideError
 from slidepipe.samples.discover import discover
 from slidepipe.slides.slide import read_meta

@@ -4,7 +4,13 @@ from typing import ClassVar
 
 from slidepipe.weights import HubFile
 from slidepipe_plugins.timm import NamedBackbone
-from slidepipe_plugins.timm.settings import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_INPUT_PX, PUBLISHED_RESIZE_PX, Pretrained
+from slidepipe_plugins.timm.settings import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PUBLISHED_INPUT_PX,
+    PUBLISHED_RESIZE_PX,
+    Pretrained,
+)
 
 
 def _files(architecture: str) -> tuple[HubFile, ...]:

@@ -19,11 +19,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from benchmarks.figures import Measured, Row, at_least
-from benchmarks.growth import REFERENCE
-from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks
-from benchmarks.scale import Scale
-from benchmarks.timing import run_slidepipe
+from performance.figures import Measured, Row, at_least
+from performance.growth import REFERENCE
+from performance.made_scans import blocks_of_tiles, spread, write_blocks
+from performance.scale import Scale
+from performance.timing import run_slidepipe
 from slidepipe.embedding.square import views
 from slidepipe.store import slide_store as store
 

@@ -1,4 +1,4 @@
-"""The viewer on a large well: ``python benchmarks/view.py [--objects 100000] [--gigapixels 3.3]``.
+"""The viewer on a large well: ``python performance/view.py [--objects 100000] [--gigapixels 3.3]``.
 
 Makes a RESULTS folder of many objects whose first slide is a scan of several gigapixels, starts ``slidepipe view`` on it, and
 measures in headless Chromium how long the first page takes and how a list of specimens scrolls, and over HTTP how long tiles
@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.memory import write_large  # noqa: E402  # it is no installed package
+from performance.memory import write_large  # noqa: E402  # it is no installed package
 from slidepipe.slides.slide import Box, Slide  # noqa: E402
 from slidepipe.viewer.tiles import TILE_PX, Pyramid  # noqa: E402
 from tests.synthetic import make_well  # noqa: E402

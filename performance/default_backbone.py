@@ -1,6 +1,6 @@
 """Measure the default backbone on the labelled crops of the public benchmark.
 
-usage: python benchmarks/default_backbone.py --data IMAGEFOLDER
+usage: python performance/default_backbone.py --data IMAGEFOLDER
 
 Prints 1-NN macro F1 (Euclidean, ten stratified 80/20 splits, random_state 0..9), the same for the default head learned on
 the training side of each split, and the time a crop takes on this machine.

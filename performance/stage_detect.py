@@ -9,9 +9,9 @@ from pathlib import Path
 
 import openslide
 
-from benchmarks.figures import Measured, Row, at_most
-from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
-from benchmarks.timing import alternate
+from performance.figures import Measured, Row, at_most
+from performance.scale import NO_DATA, Scale, composite_slides, data_folder
+from performance.timing import alternate
 from slidepipe.config import DetectorConfig
 from slidepipe.detection.blocks import Grid, plan_blocks, plan_grid
 from slidepipe.detection.detect_slide import BoxTable, detect_block, merge_blocks

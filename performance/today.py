@@ -14,11 +14,11 @@ import numpy.typing as npt
 import openslide
 from openslide.deepzoom import DeepZoomGenerator
 
-from benchmarks.detection import overlaps, score
-from benchmarks.figures import Measured, Row, at_least
-from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
-from benchmarks.stage_detect import detect_slide
-from benchmarks.timing import clocked, median
+from performance.detection import overlaps, score
+from performance.figures import Measured, Row, at_least
+from performance.scale import NO_DATA, Scale, composite_slides, data_folder
+from performance.stage_detect import detect_slide
+from performance.timing import clocked, median
 from slidepipe.slides.slide import read_meta
 
 TILE_PX, BLUR_PX, BLOCK_PX, BELOW, LEAST_PX, LEAST_IOU = 2048, 127, 255, 2, 4000, 0.001

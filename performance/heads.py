@@ -1,6 +1,6 @@
 """Measure the heads: published splits, a hidden genus, and the composite wells at their true boxes.
 
-usage: python benchmarks/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
+usage: python performance/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
                                   [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--isolate] [--cache DIR]
 
 DIR holds scampi-benchmark/, weights/ and wells/. Crops are embedded as a run embeds them, by one backbone with none beside it.

@@ -1,6 +1,6 @@
-"""Measures every stage and the whole run beside their floors: ``python -m benchmarks.bench [STAGE ...] [--tiny]``.
+"""Measures every stage and the whole run beside their floors: ``python -m performance.bench [STAGE ...] [--tiny]``.
 
-Writes ``benchmarks/results/STAGE.json`` and the table in ``benchmarks/README.md``. What needs the real data looks for it in the
+Writes ``performance/results/STAGE.json`` and the table in ``performance/README.md``. What needs the real data looks for it in the
 folder that SLIDEPIPE_TEST_DATA names; what is absent is left out, and the table says so.
 """
 
@@ -10,8 +10,8 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.figures import README, RESULTS, Measured, machine, save, write_table
-from benchmarks.scale import FULL, TINY
+from performance.figures import README, RESULTS, Measured, machine, save, write_table
+from performance.scale import FULL, TINY
 
 #: The stages in the order of the table.
 STAGES = {
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for stage in options.stages or STAGES:
         before, started = machine(), time.perf_counter()
-        measured: Measured = importlib.import_module(f"benchmarks.{STAGES[stage]}").measure(
+        measured: Measured = importlib.import_module(f"performance.{STAGES[stage]}").measure(
             TINY if options.tiny else FULL
         )
         seconds = time.perf_counter() - started

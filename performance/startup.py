@@ -1,4 +1,4 @@
-"""How long the command line takes to answer: ``python benchmarks/startup.py [-n 7]``. Median wall seconds of whole processes."""
+"""How long the command line takes to answer: ``python performance/startup.py [-n 7]``. Median wall seconds of whole processes."""
 
 import argparse
 import statistics

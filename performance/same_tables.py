@@ -1,4 +1,4 @@
-"""The same tables whoever does the work: ``python benchmarks/same_tables.py [--out FILE.json]``.
+"""The same tables whoever does the work: ``python performance/same_tables.py [--out FILE.json]``.
 
 Counts the sample well in one process; with 2 and 4 worker processes; on a ``dask scheduler`` and two ``dask worker`` processes
 started by hand, each in a working directory of its own; and, where network namespaces may be made, on the same three processes
@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import runs  # noqa: E402  # it is no installed package
+from performance import runs  # noqa: E402  # it is no installed package
 
 #: The three hosts' addresses in their own small network.
 _ADDRESSES = ("10.213.77.1", "10.213.77.2", "10.213.77.3")

@@ -1,4 +1,4 @@
-"""Runs killed at random moments: ``python benchmarks/kills.py [--count 30] [--seed 1] [--out FILE.json]``.
+"""Runs killed at random moments: ``python performance/kills.py [--count 30] [--seed 1] [--out FILE.json]``.
 
 The sample well is counted once unbroken. Then, each time into a new folder:
 
@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import runs  # noqa: E402  # it is no installed package
+from performance import runs  # noqa: E402  # it is no installed package
 
 #: How long after the parent's death its workers may still be there.
 _ORPHANS_GONE_S = 60

@@ -1,4 +1,4 @@
-"""Two workers against one, and one slide to eight: ``python benchmarks/scaling.py [--slides 6] [--out FILE.json]``.
+"""Two workers against one, and one slide to eight: ``python performance/scaling.py [--slides 6] [--out FILE.json]``.
 
 * A well of six scans of 67 megapixels is counted with one worker and with two, the embedding over one view, so that it is
   mostly detection and cutting; then its embedding alone is done again, over eight views. Wall time less start-up, which is that
@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import runs  # noqa: E402  # it is no installed package
-from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks  # noqa: E402
+from performance import runs  # noqa: E402  # it is no installed package
+from performance.made_scans import blocks_of_tiles, spread, write_blocks  # noqa: E402
 from sample_slides.scanfiles import Tiles  # noqa: E402
 
 COPIES = (1, 2, 4, 8)

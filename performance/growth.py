@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Measured, Row, at_most
-from benchmarks.made_scans import blocks_of_tiles, spread, write_blocks
-from benchmarks.scale import Scale
-from benchmarks.timing import ROOT, Ran, run_slidepipe
+from performance.figures import Measured, Row, at_most
+from performance.made_scans import blocks_of_tiles, spread, write_blocks
+from performance.scale import Scale
+from performance.timing import ROOT, Ran, run_slidepipe
 from sample_slides.scanfiles import Tiles
 
 REFERENCE = ROOT / "sample_slides" / "reference"

@@ -1,6 +1,6 @@
 """How often the 95 % intervals of the count tables hold the truth, over simulated wells.
 
-    python benchmarks/coverage.py [--wells 1000] [--seed 1]
+    python performance/coverage.py [--wells 1000] [--seed 1]
 
 Percentages: each well has a true composition, of which its samples are random draws; the interval of a percentage is to hold the
 true share. Corrected counts: each well has fossils and debris, a head that misses, confuses and invents, and a review drawn and
@@ -72,7 +72,7 @@ def percentage_coverage(wells: int, seed: int) -> Tally:
 
 
 def simulated_well(rng: np.random.Generator, objects: int, genera: int, debris: float, quality: float) -> pd.DataFrame:
-    """Objects as a draw takes them (see ``slidepipe.review.draw.FRAME_COLUMNS``), with their true genus in ``truth`` ("": debris).
+    """Objects with the columns ``slidepipe.review.draw.FRAME_COLUMNS`` and the true genus in ``truth`` ("": debris).
 
     A fossil is accepted as its own genus with probability ``quality``, as a look-alike with a third of the rest; debris is
     accepted as some genus at a few hundredths of the rest. Unknown fossils look somewhat less strange than debris.

@@ -1,4 +1,4 @@
-"""Damage done to scans, and what a run makes of it: ``python benchmarks/mutations.py [--count 200] [--seed 1] [--out F.json]``.
+"""Damage done to scans, and what a run makes of it: ``python performance/mutations.py [--count 200] [--seed 1] [--out F.json]``.
 
 Copies of the sample slides are damaged as disks, copies and careless hands damage files (bytes flipped in the header, the index
 or the image data, truncated, zeroed, emptied, removed, forbidden, a folder in a file's place), put into wells of 20 beside
@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import runs  # noqa: E402  # it is no installed package
+from performance import runs  # noqa: E402  # it is no installed package
 
 SAMPLE_SLIDES = (
     ROOT / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs",

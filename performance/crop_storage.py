@@ -1,6 +1,6 @@
 """What a stored crop costs and what JPEG does to it: bytes an object and drift of the embedding, by way of storing.
 
-    python benchmarks/crop_storage.py RESULTS
+    python performance/crop_storage.py RESULTS
 
 RESULTS: a finished run whose slides are still there. Its objects are cut anew, stored in each way, read back and embedded with
 the run's backbone on the CPU.

@@ -1,4 +1,4 @@
-"""Figures of the benchmarks: rows with a bar each, the JSON that keeps them, and the table of ``benchmarks/README.md``."""
+"""Figures of the benchmarks: rows with a bar each, the JSON that keeps them, and the table of ``performance/README.md``."""
 
 import datetime
 import importlib.metadata

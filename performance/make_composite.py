@@ -1,6 +1,6 @@
 """Make a well of composite scans with known truth from a folder of labelled crops.
 
-    python benchmarks/make_composite.py --crops imagefolder_20 --seed 7 --out WELL [--slides 2] [--hard]
+    python performance/make_composite.py --crops imagefolder_20 --seed 7 --out WELL [--slides 2] [--hard]
 
 Each crop (folder name = genus) is divided by its own background into transmission, turned, scaled to a plausible size, given a
 soft elliptical rim, and multiplied onto a smooth synthetic field with slow illumination changes and noise. Drawn brown and black

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import yaml
 import zarr
 
-from benchmarks.figures import Measured, Row, at_most
-from benchmarks.made_scans import write_barren
-from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
-from benchmarks.stage_detect import detect_slide
-from benchmarks.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
-from benchmarks.timing import ROOT, Ran, at_once, clocked, run_slidepipe
+from performance.figures import Measured, Row, at_most
+from performance.made_scans import write_barren
+from performance.scale import NO_DATA, Scale, composite_slides, data_folder
+from performance.stage_detect import detect_slide
+from performance.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
+from performance.timing import ROOT, Ran, at_once, clocked, run_slidepipe
 from slidepipe.pipeline.engine import Engine, Task
 from slidepipe.store import slide_store as store
 

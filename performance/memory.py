@@ -1,4 +1,4 @@
-"""Peak memory of a worker on a slide of several gigapixels: ``python benchmarks/memory.py [--gigapixels 3.3]``.
+"""Peak memory of a worker on a slide of several gigapixels: ``python performance/memory.py [--gigapixels 3.3]``.
 
 Writes a scan in which the same encoded tiles of the sample well repeat, runs the whole job on it with worker processes, samples
 the resident memory of every process of the run, and prints the peak of the largest worker and of the parent.

@@ -1,8 +1,8 @@
 """How well and how fast a detector finds what the truth of a well says.
 
-    python benchmarks/detection.py WELL [WELL ...] [--core-px 2048] [--setting neck_ratio=0.65 ...]
+    python performance/detection.py WELL [WELL ...] [--core-px 2048] [--setting neck_ratio=0.65 ...]
 
-A WELL is a folder of slides with ``truth.csv`` beside them (benchmarks/make_composite.py makes one). A fossil is found where a
+A WELL is a folder of slides with ``truth.csv`` beside them (performance/make_composite.py makes one). A fossil is found where a
 box overlaps it with IoU >= 0.5; a box is right where it lies on a true object with IoU >= 0.3; boxes on debris too small to
 count (under 15 um) are left out. Time is that of one process: reading the level's pixels once, and detection with its halos.
 """

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figures import Measured, Row
-from benchmarks.scale import NO_DATA, Scale, composite_slides, data_folder
-from benchmarks.stage_crop import crop_spec
-from benchmarks.stage_detect import detect_slide
-from benchmarks.timing import Timing, at_once
+from performance.figures import Measured, Row
+from performance.scale import NO_DATA, Scale, composite_slides, data_folder
+from performance.stage_crop import crop_spec
+from performance.stage_detect import detect_slide
+from performance.timing import Timing, at_once
 from slidepipe import plugins
 from slidepipe.crops.cut import cut_crops, decode_crop, encode_crop
 from slidepipe.crops.isolate import isolate, laid_by_axis

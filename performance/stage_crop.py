@@ -16,11 +16,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.figures import Measured, Row, at_most
-from benchmarks.made_scans import TILE_PX, blocks_of_tiles, spread, write_blocks
-from benchmarks.scale import Scale
-from benchmarks.stage_detect import detect_slide
-from benchmarks.timing import alternate
+from performance.figures import Measured, Row, at_most
+from performance.made_scans import TILE_PX, blocks_of_tiles, spread, write_blocks
+from performance.scale import Scale
+from performance.stage_detect import detect_slide
+from performance.timing import alternate
 from slidepipe.config import CropsConfig
 from slidepipe.crops.cut import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
