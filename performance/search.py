@@ -1,8 +1,9 @@
 """How long a search over a million stored embeddings takes: ``python -m performance.search [--rows N] [--dim D]``.
 
-Embeddings are random (the cost of a search does not depend on their values), in the layout of a RESULTS folder's index. The timed
-function is ``slidepipe.search.index.nearest``: scores of all rows, the best rows, and their exact distances. The first search reads
-the file; later searches find it in the page cache. The index is written once per RESULTS folder and is timed separately.
+Embeddings are random (the cost of a search does not depend on their values), in the layout of a RESULTS folder's index. The
+timed function is ``slidepipe.search.index.nearest``: scores of all rows, the best rows, and their exact distances. The first
+search reads the file; later searches find it in the page cache. The index is written once per RESULTS folder and is timed
+separately.
 """
 
 import argparse

@@ -55,7 +55,11 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bbeside\b", "companion (the setting), next to (the preposition)", re.IGNORECASE),
         (r"\bviews\b", "orientations, orientation_invariant", 0),
         (r"\bas_crops\b|\bsoft\b", "crop_like", 0),
-        (r"\b_?(tell_of_removed|disk_errors_told|look_around|borrow_slide|complain|laid_by_axis|turned)\b", "see CONTRIBUTING", 0),
+        (
+            r"\b_?(tell_of_removed|disk_errors_told|look_around|borrow_slide|complain|laid_by_axis|turned)\b",
+            "see CONTRIBUTING",
+            0,
+        ),
         (r"\bpresent\(", "to_squares", 0),
         (r"\b(sweep|retract|strip_crops|drop_parts|drop_other_parts|is_enough)\b", "see CONTRIBUTING", 0),
         (r"\bclass (Index|Well|Shelf|Line|Frame)\b|\bShelf\b", "see CONTRIBUTING", 0),

@@ -1,7 +1,7 @@
 """Corrected counts: what a reviewer's labels of a random few objects say of the counts of all.
 
-See :mod:`slidepipe.review.draw` for the draw and :mod:`slidepipe.review.audit` for the estimator. Only the detected, usable objects
-are corrected: a draw of detections says nothing about fossils that the detector missed.
+See :mod:`slidepipe.review.draw` for the draw and :mod:`slidepipe.review.audit` for the estimator. Only the detected, usable
+objects are corrected: a draw of detections says nothing about fossils that the detector missed.
 
 Beside the estimate stand the reviewed counts: the counts with each label put in the place of the head's answer, whether a draw
 chose its object or not, and the fossils added that somebody drew by hand. They estimate nothing, and need no draw.
