@@ -25,7 +25,8 @@ from performance.made_scans import blocks_of_tiles, spread, write_blocks
 from performance.scale import Scale
 from performance.timing import run_slidepipe
 from slidepipe.embedding.square import views
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import CropReader
+from slidepipe.store.slide_store import SlideStore
 
 ARCHITECTURE, INPUT_PX, VIEWS = "vit_small_patch16_224", 224, 8
 _MATRIX, _PLAIN_CROPS, _BATCH = 8192, 128, 64
@@ -56,11 +57,11 @@ def _measure(root: Path, scale: Scale) -> Measured:
     (slide,) = [path.parent for path in (out / "slides").rglob("crops") if path.is_dir()]
     with _Utilisation() as used:
         run_slidepipe(["run", well, "--out", out, "--config", config], cache=cache)
-    stored = store.stage_attributes(slide, "embeddings")
+    stored = SlideStore(slide).attributes("embeddings")
     images = int(stored["objects"]) * VIEWS
     rate, peak = images / float(stored["seconds"]), _matrix_rate(scale.repeats)
     share = rate * _operations() / peak
-    plain = _plain_rate(store.CropReader(slide))
+    plain = _plain_rate(SlideStore(slide).crops())
     figures = {
         "stored": stored,
         "images": images,
@@ -128,7 +129,7 @@ def _matrix_rate(repeats: int) -> float:
     return float(2 * _MATRIX**3 / statistics.median(seconds[3:]))
 
 
-def _plain_rate(reader: store.CropReader) -> float:
+def _plain_rate(reader: CropReader) -> float:
     """Images a second of a loop as users write it, over the same views."""
     import timm
     import torch

@@ -28,7 +28,8 @@ from performance.stage_detect import detect_slide
 from performance.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
 from performance.timing import ROOT, Ran, at_once, clocked, run_slidepipe
 from slidepipe.pipeline.engine import Engine, Task
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import read_array, write_embeddings, write_jpegs
+from slidepipe.store.slide_store import SlideStore
 
 REFERENCE = ROOT / "sample_slides" / "reference"
 #: Reference images of a genus in the run with MobileNetV1, enough for the default alpha.
@@ -187,24 +188,18 @@ def _storing(results: Path, root: Path) -> float:
     folders = sorted(path.parent for path in (results / "slides").rglob("crops") if path.is_dir())
     loaded = []
     for folder in folders:
-        crops = store.read_stage(folder, "crops")
-        boxes = store.read_stage(folder, "boxes")
-        embeddings = store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
-        tables = {name: store.read_array(boxes, name) for name in ("boxes", "area_um2", "score", "cut")}
-        loaded.append((store.read_array(crops, "jpeg"), store.read_array(crops, "ends"), embeddings, tables))
+        store = SlideStore(folder)
+        crops, boxes = store.read("crops"), store.read("boxes")
+        embeddings = store.read_array("embeddings", "embeddings")
+        tables = {name: read_array(boxes, name) for name in ("boxes", "area_um2", "score", "cut")}
+        loaded.append((read_array(crops, "jpeg"), read_array(crops, "ends"), embeddings, tables))
 
     def publish() -> None:
         for number, (jpeg, ends, embeddings, tables) in enumerate(loaded):
-            target = root / "stored" / str(number)
-            store.publish(target, "boxes", "", {}, partial(_write_boxes, tables))
-            store.publish(
-                target,
-                "crops",
-                "",
-                {},
-                partial(store.write_jpegs, parts=iter([jpeg]), total_bytes=len(jpeg), ends=ends),
-            )
-            store.publish(target, "embeddings", "", {}, partial(store.write_embeddings, embeddings=embeddings))
+            store = SlideStore(root / "stored" / str(number))
+            store.publish("boxes", "", {}, partial(_write_boxes, tables))
+            store.publish("crops", "", {}, partial(write_jpegs, parts=iter([jpeg]), total_bytes=len(jpeg), ends=ends))
+            store.publish("embeddings", "", {}, partial(write_embeddings, embeddings=embeddings))
 
     return clocked(publish)[0]
 

@@ -12,8 +12,9 @@ from slidepipe.crops.cut import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.slides.slide import borrow_slide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import CropReader
 from slidepipe.store.manifest import MANIFEST, read_manifest
+from slidepipe.store.slide_store import SlideStore
 
 #: Columns of the CSV files that hold names, whatever these look like.
 _NAMES = ("slide_id", "sample_id", "well", "sample_type", "genus", "object_id", "region", "reason")
@@ -37,7 +38,7 @@ class Results:
             raise ResultsError(
                 f"{self.path}: its run was cut short while writing tables. Give the same run command again"
             )
-        self._readers: dict[str, store.CropReader] = {}
+        self._readers: dict[str, CropReader] = {}
 
     @functools.cached_property
     def objects(self) -> pd.DataFrame:
@@ -109,8 +110,8 @@ class Results:
         """The crop of one object as JPEG; cut from the slide where crops were not kept, empty where that cannot be read."""
         slide_id, row = self._locate(object_id)
         stored = self.crop_reader(slide_id).jpeg(row)
-        folder = store.slide_folder(self.path, slide_id)
-        if stored or store.stage_attributes(folder, "crops").get("kept", True):
+        store = SlideStore.in_results(self.path, slide_id)
+        if stored or store.attributes("crops").get("kept", True):
             return stored
         entry = self._slides[slide_id]
         settings = self.manifest["settings"]["crops"]
@@ -129,17 +130,17 @@ class Results:
     def embeddings(self, slide_id: str) -> zarr.Array[Any]:
         """The embeddings of a slide's objects, in the order of the object table: lazy float32 (N, D)."""
         self._check_slide(slide_id)
-        group = store.read_stage(store.slide_folder(self.path, slide_id), "embeddings")
+        group = SlideStore.in_results(self.path, slide_id).read("embeddings")
         array = group["embeddings"]
         if not isinstance(array, zarr.Array):
             raise ResultsError(f"{self.path}: the embeddings of {slide_id} are no array. Run the same command again")
         return array
 
-    def crop_reader(self, slide_id: str) -> store.CropReader:
+    def crop_reader(self, slide_id: str) -> CropReader:
         """The stored crops of a slide, by row of the object table."""
         if slide_id not in self._readers:  # looked at once: pictures are asked for by the thousand
             self._check_slide(slide_id)
-            self._readers[slide_id] = store.CropReader(store.slide_folder(self.path, slide_id))
+            self._readers[slide_id] = SlideStore.in_results(self.path, slide_id).crops()
         return self._readers[slide_id]
 
     @functools.cached_property
@@ -148,16 +149,16 @@ class Results:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019  # as long-lived as the results themselves
     def _boxes(self, slide_id: str) -> IntArray:
-        group = store.read_stage(store.slide_folder(self.path, slide_id), "boxes")
-        return store.read_array(group, "boxes").reshape(-1, 4).astype(np.int64)
+        boxes = SlideStore.in_results(self.path, slide_id).read_array("boxes", "boxes")
+        return boxes.reshape(-1, 4).astype(np.int64)
 
     def _check_slide(self, slide_id: str) -> None:
         if slide_id not in self._slides:
             raise ResultsError(f"{slide_id}: no such slide in {self.path}. Slides are named as in counts_slides.csv")
-        folder = store.slide_folder(self.path, slide_id)
+        store = SlideStore.in_results(self.path, slide_id)
         # A run with other settings that was cut short may have changed the store and not yet the tables.
         for stage, wanted in self._slides[slide_id].get("fingerprints", {}).items():
-            if not store.is_done(folder, stage, wanted):
+            if not store.is_done(stage, wanted):
                 raise ResultsError(
                     f"{self.path}: the {stage} of {slide_id} are not those that the tables were made from: a run was cut short. "
                     "Give the same run command again"

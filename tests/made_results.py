@@ -14,7 +14,9 @@ from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
 from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.samples.discover import Sample, WellSlide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import write_jpegs
+from slidepipe.store.files import write_json, write_text
+from slidepipe.store.slide_store import SlideStore
 
 GENERA = ["azolla", "deflandrea", "spiniferites"]
 
@@ -71,11 +73,11 @@ def make(
         ("counts_slides.csv", slide_table(counts, genera)),
         ("counts_long.csv", long_table(counts, genera)),
     ):
-        store.write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
     for of, objects in read.items():
-        _write_crops(store.slide_folder(folder, of.slide_id), len(objects.table))
+        _write_crops(SlideStore.in_results(folder, of.slide_id), len(objects.table))
     entries = [{"slide_id": of.slide_id, "objects": len(objects.table)} for of, objects in read.items()]
-    store.write_json(
+    write_json(
         folder / "manifest.json",
         {"slidepipe": "test", "tables": "done", "slides": entries, "reference": {"genera": list(genera)}},
     )
@@ -88,16 +90,12 @@ def table(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / name, dtype=str, keep_default_na=False)
 
 
-def _write_crops(folder: Path, count: int) -> None:
+def _write_crops(store: SlideStore, count: int) -> None:
     jpegs = [
         np.frombuffer(encode_crop(np.full((24, 20, 3), 40 + row % 200, np.uint8), CropSpec(0.1, 256, 90)), np.uint8)
         for row in range(count)
     ]
     ends: IntArray = np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
     store.publish(
-        folder,
-        "crops",
-        "test",
-        {},
-        lambda group: store.write_jpegs(group, iter(jpegs), int(ends[-1]) if count else 0, ends),
+        "crops", "test", {}, lambda group: write_jpegs(group, iter(jpegs), int(ends[-1]) if count else 0, ends)
     )

@@ -14,7 +14,9 @@ from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_ob
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.samples.discover import Sample, WellSlide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import write_embeddings, write_jpegs
+from slidepipe.store.files import write_json, write_text
+from slidepipe.store.slide_store import SlideStore
 
 DIM = 16
 SPEC = CropSpec(0.1, 256, 88)
@@ -100,8 +102,8 @@ def make_well(
         ("counts_long.csv", long_table(counts, names)),
         ("failures.csv", pd.DataFrame(failures, columns=["slide_id", "stage", "region", "reason"])),
     ):
-        store.write_text(folder / file, frame.to_csv(index=False, lineterminator="\n"))
-    store.write_json(folder / "manifest.json", _manifest(names, entries))
+        write_text(folder / file, frame.to_csv(index=False, lineterminator="\n"))
+    write_json(folder / "manifest.json", _manifest(names, entries))
     return folder
 
 
@@ -144,7 +146,7 @@ def _write_slide(
     stored = slide_embeddings(drawn.kinds, centres, rng)
     jpegs = [np.frombuffer(encode_crop(draw_object(kind, rng), SPEC), np.uint8) for kind in drawn.kinds]
     ends = np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
-    place = store.slide_folder(folder, slide.slide_id)
+    store = SlideStore.in_results(folder, slide.slide_id)
 
     def write_boxes(group: object) -> None:
         for key, value in (
@@ -152,10 +154,10 @@ def _write_slide(
         ):  # fmt: skip
             group.create_array(key, data=value)  # type: ignore[attr-defined]  # a Zarr group
 
-    store.publish(place, "boxes", "made", {"objects": count, "analysed_mm2": 2.5}, write_boxes)
+    store.publish("boxes", "made", {"objects": count, "analysed_mm2": 2.5}, write_boxes)
     total = int(ends[-1]) if count else 0
-    store.publish(place, "crops", "made", {}, lambda group: store.write_jpegs(group, iter(jpegs), total, ends))
-    store.publish(place, "embeddings", "made", {}, lambda group: store.write_embeddings(group, stored))
+    store.publish("crops", "made", {}, lambda group: write_jpegs(group, iter(jpegs), total, ends))
+    store.publish("embeddings", "made", {}, lambda group: write_embeddings(group, stored))
     accepted = [genus is not None for genus in drawn.genera]
     nearest = [
         names[kind] if 0 <= kind < len(names) else names[row % len(names)] for row, kind in enumerate(drawn.kinds)

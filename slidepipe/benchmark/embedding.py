@@ -36,7 +36,7 @@ from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Engine, Task
 from slidepipe.pipeline.plan import reference_identity
 from slidepipe.pipeline.tasks import EmbedSpec
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import read_json, write_json
 
 #: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.
 Kind = Literal["published", "slidepipe", "random"]
@@ -128,14 +128,14 @@ def embed_images(
     note = cache_folder() / "benchmark" / "cost" / f"{fingerprint}.json"
     cached = load_cached(fingerprint)
     if cached is not None and len(cached.embeddings) == len(folder.files):
-        cost = store.read_json(note)
+        cost = read_json(note)
         return Embedded(
             cached,
             cost.get("worker_seconds"),
             str(cost.get("device", "unknown")),
             cached=True,
         )
-    if store.read_json(note).get("no_network"):
+    if read_json(note).get("no_network"):
         return None
     root = folder.root.resolve()
     spec = replace(spec, device=device)
@@ -246,4 +246,4 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     # As for the cache itself: what cannot be kept is measured again.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(path, value)
+        write_json(path, value)

@@ -17,7 +17,7 @@ from slidepipe.benchmark.leaderboard import Row
 from slidepipe.benchmark.scores import Scores, curve
 from slidepipe.interfaces import Float32Array, FloatArray, UInt8Array
 from slidepipe.report.html import page, picture, table
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 
 _GALLERY_ROWS, _GALLERY_COLUMNS = 10, 9
 
@@ -55,7 +55,7 @@ def write_leaderboard_page(path: Path, rows: Sequence[Row], reports: Sequence[tu
     """Write the page of ``--all``: the table and where each backbone's own report is."""
     links = "".join(f'<li><a href="{escape(target)}">{escape(name)}</a></li>' for name, target in reports)
     body = f"<h1>Backbones on the benchmark</h1>{_leaderboard(rows)}<h2>Report of each</h2><ul>{links}</ul>"
-    store.write_text(path, page("Backbones on the benchmark", body, _STYLE))
+    write_text(path, page("Backbones on the benchmark", body, _STYLE))
 
 
 def tsne(embeddings: Float32Array) -> FloatArray:

@@ -32,7 +32,8 @@ from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 from slidepipe.interfaces import UInt8Array
 from slidepipe.pipeline.plan import crop_spec, embed_spec, head_spec
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_json, write_text
+from slidepipe.store.lock import locked
 
 Protocol = Literal["published", "slidepipe", "both"]
 Told = Callable[[str], None]
@@ -81,7 +82,7 @@ def run_benchmark(
     if not every:
         embed_spec(config)  # wrong settings show before anything is fetched
     head_spec(config)
-    with store.locked(out), Workers(config) as workers:
+    with locked(out), Workers(config) as workers:
         images = _read_images(data, told)
         scored: list[dict[str, Any]] = []
         failed: list[Row] = []
@@ -102,16 +103,16 @@ def run_benchmark(
             rows = _rows(out, scored, failed, images.fingerprint)
             report = benchmark_page(metrics, material, rows)
             for place in [folder] if every else [folder, out]:
-                store.write_json(place / "metrics.json", metrics)
-                store.write_text(place / "metrics.csv", _long(metrics, header=True))
-                store.write_text(place / "report.html", report)
+                write_json(place / "metrics.json", metrics)
+                write_text(place / "metrics.csv", _long(metrics, header=True))
+                write_text(place / "report.html", report)
         if not scored:
             raise PluginError(f"none of {len(failed)} backbones could be scored; the first: {failed[0].verdict}")
         rows = _rows(out, scored, failed, images.fingerprint)
-        store.write_text(out / "leaderboard.csv", leaderboard.as_csv(rows))
+        write_text(out / "leaderboard.csv", leaderboard.as_csv(rows))
         if every:
-            store.write_json(out / "metrics.json", {"leaderboard": scored, "failed": [vars(row) for row in failed]})
-            store.write_text(
+            write_json(out / "metrics.json", {"leaderboard": scored, "failed": [vars(row) for row in failed]})
+            write_text(
                 out / "metrics.csv", "".join(_long(metrics, number == 0) for number, metrics in enumerate(scored))
             )
             write_leaderboard_page(

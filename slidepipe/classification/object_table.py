@@ -16,7 +16,8 @@ from slidepipe.crops.quality import faults, slide_properties
 from slidepipe.interfaces import FloatArray, Head
 from slidepipe.pipeline.tasks import object_id
 from slidepipe.samples.discover import WellSlide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import read_array
+from slidepipe.store.slide_store import SlideStore
 
 ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
 
@@ -64,7 +65,7 @@ class SlideObjects:
 
 def classify_slide(
     slide: WellSlide,
-    folder: Path,
+    store: SlideStore,
     mpp: tuple[float, float],
     find_head: Callable[[], tuple[Head, ReferenceSet]],
     limits: CountingConfig,
@@ -74,16 +75,16 @@ def classify_slide(
 
     Args:
         slide: the slide and its sample.
-        folder: its store.
+        store: its store.
         mpp: micrometres a level-0 pixel, x and y.
         find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
         limits: from where on an object is unusable.
         slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
     """
-    stored = store.read_stage(folder, "boxes")
-    boxes = store.read_array(stored, "boxes").reshape(-1, 4)
-    cut = store.read_array(stored, "cut")
-    embeddings = store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
+    stored = store.read("boxes")
+    boxes = read_array(stored, "boxes").reshape(-1, 4)
+    cut = read_array(stored, "cut")
+    embeddings = store.read_array("embeddings", "embeddings")
     if len(boxes) == 0:  # nothing was embedded, so not even the embedding's length is known
         return SlideObjects(slide.slide_id, SCHEMA.empty_table())
     lost = ~np.isfinite(embeddings).all(axis=1)
@@ -93,7 +94,7 @@ def classify_slide(
     decided = decide_slide(head, seen, reference.as_crops, reference.genera) if slide_shift else head.predict(seen)
     width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
     long_um = np.maximum(width_um, height_um)
-    measured = slide_properties(folder)
+    measured = slide_properties(store)
 
     count = len(boxes)
     candidate: list[str | None] = [None] * count
@@ -139,8 +140,8 @@ def classify_slide(
         **{name: boxes[:, index] for index, name in enumerate(("x0", "y0", "x1", "y1"))},
         "width_um": np.round(width_um, 3),
         "height_um": np.round(height_um, 3),
-        "area_um2": np.round(store.read_array(stored, "area_um2"), 3),
-        "detect_score": np.round(store.read_array(stored, "score"), 6),
+        "area_um2": np.round(read_array(stored, "area_um2"), 3),
+        "detect_score": np.round(read_array(stored, "score"), 6),
         "state": state,
         "genus": genus,
         "p_value": p_value,

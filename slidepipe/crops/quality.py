@@ -5,7 +5,6 @@ unusable, so that another limit needs no new look at the slide.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -13,7 +12,8 @@ from scipy import ndimage
 from slidepipe.config import CountingConfig
 from slidepipe.crops.isolate import BACKGROUND_PERCENT
 from slidepipe.interfaces import BoolArray, FloatArray, IntArray, UInt8Array
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import read_array
+from slidepipe.store.slide_store import SlideStore
 
 _PART_OF_OBJECT = 0.05
 """Optical density over the background from which on a pixel belongs to the object."""
@@ -71,10 +71,10 @@ def long_sides_um(boxes: IntArray, mpp_x: float, mpp_y: float) -> FloatArray:
     return np.asarray(np.maximum((boxes[:, 2] - boxes[:, 0]) * mpp_x, (boxes[:, 3] - boxes[:, 1]) * mpp_y), float)
 
 
-def slide_properties(folder: Path) -> CropProperties:
-    """The properties of a slide's objects, as stored with its crops. ``folder``: the slide's store; its crops are published."""
-    crops = store.read_stage(folder, "crops")
-    return CropProperties(store.read_array(crops, "black_share"), store.read_array(crops, "edge_um"))
+def slide_properties(store: SlideStore) -> CropProperties:
+    """The properties of a slide's objects, as stored with its crops. ``store``: the slide's; its crops are published."""
+    crops = store.read("crops")
+    return CropProperties(read_array(crops, "black_share"), read_array(crops, "edge_um"))
 
 
 def faults(

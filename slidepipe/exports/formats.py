@@ -13,7 +13,7 @@ from slidepipe.errors import SettingsError
 from slidepipe.exports.geojson import write_geojson
 from slidepipe.results import Results
 from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_file, write_text
 
 _COCO_COLUMNS = [
     "object_id", "slide_id", "x0", "y0", "x1", "y1", "area_um2", "state", "genus", "detect_score", "p_value",
@@ -68,7 +68,7 @@ def write_csv(results: Results, folder: Path) -> list[Path]:
     long = long[[*first, *(name for name in long.columns if name not in first and not name.endswith("_sample"))]]
     written = []
     for name, frame in (("counts_wide.csv", wide), ("counts_tidy.csv", long)):
-        store.write_text(folder / name, frame.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / name, frame.to_csv(index=False, lineterminator="\n"))
         written.append(folder / name)
     return written
 
@@ -83,10 +83,10 @@ def write_parquet(results: Results, folder: Path) -> list[Path]:
     counts["depth_m"] = counts["depth_m"].astype("float64")
     written = []
     for name, frame in (("counts.parquet", counts), ("counts_long.parquet", results.counts_long)):
-        store.write_file(folder / name, functools.partial(frame.to_parquet, index=False))
+        write_file(folder / name, functools.partial(frame.to_parquet, index=False))
         written.append(folder / name)
     objects = pq.read_table(results.path / "objects.parquet")
-    store.write_file(folder / "objects.parquet", lambda part: pq.write_table(objects, part, compression="zstd"))
+    write_file(folder / "objects.parquet", lambda part: pq.write_table(objects, part, compression="zstd"))
     return [*written, folder / "objects.parquet"]
 
 
@@ -146,7 +146,7 @@ def write_coco(results: Results, folder: Path) -> list[Path]:
         ],
         "annotations": annotations,
     }
-    store.write_text(folder / "coco.json", json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "coco.json", json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     return [folder / "coco.json"]
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 
 #: Colours of the states that are no genus: amber and grey.
 STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}
@@ -91,7 +91,7 @@ def write_geojson(results: Results, folder: Path) -> list[Path]:
         path = folder / f"{slide['slide_id']}.geojson"
         path.parent.mkdir(parents=True, exist_ok=True)
         head = f'{{"generator": "{_GENERATOR}", "type": "FeatureCollection", "features": ['
-        store.write_text(path, f"{head}\n{features}\n]}}\n")
+        write_text(path, f"{head}\n{features}\n]}}\n")
         written.append(path)
     for path in sorted(set(folder.rglob("*.geojson")) - set(written)):
         with path.open(encoding="utf-8", errors="replace") as file:

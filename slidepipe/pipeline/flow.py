@@ -54,7 +54,8 @@ from slidepipe.report import write_report
 from slidepipe.review.draw import labels_sha256
 from slidepipe.review.references import Heads, find_reviewed, join_reviewed
 from slidepipe.samples.discover import WellSlide
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import delete_temporary_files
+from slidepipe.store.lock import locked
 from slidepipe.store.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,11 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
     if len(wells) > 1:
         logger.warning("%s: slides of %d wells (%s), each counted under its own", well, len(wells), ", ".join(wells))
     check_spike(slides, folder.names, config.counting.spike_genus)
-    with store.locked(out), _disk_errors_told(out), ExitStack() as stack:
+    with locked(out), _disk_errors_told(out), ExitStack() as stack:
         check_same_well(out, slides)
         _tell_of_removed(well, previous, slides)
         labels = labels_sha256(out)
-        store.sweep(out)
+        delete_temporary_files(out)
         detector = detector_spec(config)
         known = {entry["slide_id"]: entry for entry in previous.get("slides", ())}
         states = [plan_slide(slide, out, config, embed, detector, known.get(slide.slide_id)) for slide in slides]
@@ -125,7 +126,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             _process(start_engine(), pending, states, config, progress)
         for state in states:
             if state.job is not None and not state.failure:
-                state.lost = find_lost(state.job.folder, state.slide.slide_id)
+                state.lost = find_lost(state.job.store, state.slide.slide_id)
         # After the work, so that a well without objects embeds none, and what was reviewed in these results is embedded anew.
         joined = None
         if any(count_objects(state) for state in states):
@@ -292,7 +293,7 @@ def _process_once(
 def _facts(state: SlideState, seconds: float) -> dict[str, Any]:
     if state.job is None or state.failure:
         return {"seconds": round(seconds, 1)}
-    boxes, crops = (store.stage_attributes(state.job.folder, stage) for stage in ("boxes", "crops"))
+    boxes, crops = (state.job.store.attributes(stage) for stage in ("boxes", "crops"))
     return {
         "objects": boxes["objects"],
         "area_mm2": round(boxes["analysed_mm2"], 3),

@@ -18,7 +18,8 @@ from slidepipe.paths import absolute
 from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
 from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import file_sha256, fingerprint
+from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 
 #: Raised by one when a stage's code changes what it writes, so that what an older version stored is made again.
 STAGE_VERSIONS = {"boxes": 1, "crops": 2, "embeddings": 6, "tables": 8}
@@ -85,7 +86,7 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     ids = {slide.slide_id for slide in slides}
     for slide in slides:
         above, _, name = slide.slide_id.rpartition("/")
-        if name in store.STAGES and above in ids:
+        if name in STAGE_NAMES and above in ids:
             raise WellError(
                 f"{slide.path}: '{name}' in the folder '{above}' beside a slide '{above}': rename this slide"
             )
@@ -164,7 +165,7 @@ def _spec(
         None if weights is None else absolute(weights),
         tuple(absolute(file) for file in config.plugins),
     )
-    return replace(spec, digest=store.fingerprint(plugin_identity(kind, spec)))
+    return replace(spec, digest=fingerprint(plugin_identity(kind, spec)))
 
 
 def _absolute(value: Any) -> Any:
@@ -199,9 +200,9 @@ def plan_slide(
         return state
     crops = crop_spec(config)
     mpp = (state.meta.mpp_x, state.meta.mpp_y)
-    boxes = store.fingerprint("boxes", STAGE_VERSIONS["boxes"], state.identity, mpp, detector.digest)
-    cut = store.fingerprint("crops", STAGE_VERSIONS["crops"], boxes, vars(crops))
-    embedded = store.fingerprint(
+    boxes = fingerprint("boxes", STAGE_VERSIONS["boxes"], state.identity, mpp, detector.digest)
+    cut = fingerprint("crops", STAGE_VERSIONS["crops"], boxes, vars(crops))
+    embedded = fingerprint(
         "embeddings",
         STAGE_VERSIONS["embeddings"],
         cut,
@@ -212,14 +213,14 @@ def plan_slide(
         path=absolute(slide.path),
         identity=state.identity,
         mpp=slide.mpp,
-        folder=store.slide_folder(absolute(out), slide.slide_id),
+        store=SlideStore.in_results(absolute(out), slide.slide_id),
         detector=detector,
         crops=crops,
         embed=embed,
         keep_crops=config.crops.keep,
         fingerprints={"boxes": boxes, "crops": cut, "embeddings": embedded},
     )
-    store.drop_other_parts(state.job.folder, state.job.fingerprints)
+    state.job.store.delete_other_parts(state.job.fingerprints)
     return state
 
 
@@ -246,7 +247,7 @@ def plugin_identity(kind: plugins.Kind, spec: PluginSpec) -> dict[str, Any]:
     settings = json.loads(spec.settings)
     files = {"weights": spec.weights, "argument": Path(argument or "/")}
     files |= {f"setting {key}": Path(value) for key, value in settings.items() if isinstance(value, str) and value}
-    digests = {key: store.file_sha256(path) for key, path in files.items() if path is not None and path.is_file()}
+    digests = {key: file_sha256(path) for key, path in files.items() if path is not None and path.is_file()}
     shown: dict[str, Any] = {}
     if kind == "backbone":  # what crops are made into before the backbone sees them is ours, but as it says
         built = plugins.create("backbone", spec.name, settings, spec.weights)
@@ -276,7 +277,7 @@ def embedding_identity(embed: EmbedSpec) -> dict[str, Any]:
 
 def _embed_digest(embed: EmbedSpec) -> str:
     beside = (_embed_digest(embed.beside), BESIDE_LENGTH) if embed.beside else None
-    return store.fingerprint(embed.plugin.digest, embed.views, embed.batch, embed.isolate, beside)
+    return fingerprint(embed.plugin.digest, embed.views, embed.batch, embed.isolate, beside)
 
 
 def reference_identity(embed: EmbedSpec, crops: CropSpec) -> dict[str, Any]:
@@ -304,7 +305,7 @@ def tables_fingerprint(
         )
         for state in states
     ]
-    return store.fingerprint(
+    return fingerprint(
         "tables",
         STAGE_VERSIONS["tables"],
         slides,

@@ -11,7 +11,7 @@ from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Task, Work
 from slidepipe.pipeline.plan import SlideState
 from slidepipe.pipeline.progress import Progress
-from slidepipe.store import slide_store as store
+from slidepipe.store.slide_store import STAGE_NAMES, StageName
 
 #: Yields tasks, is sent their results, returns nothing: a piece of a slide's work.
 _Step = Generator[list[Task], list[Any], None]
@@ -26,7 +26,7 @@ def slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
     state.stage = "detect"
     if not is_done(state, "boxes"):
         yield from _detect(state, config)
-    objects = int(store.stage_attributes(state.job.folder, "boxes")["objects"])
+    objects = int(state.job.store.attributes("boxes")["objects"])
     state.stage = "crop"
     kept = _has_pixels(state) or (is_done(state, "embeddings") and not state.job.keep_crops)
     if not (is_done(state, "crops") and kept):
@@ -46,9 +46,9 @@ def slide_steps(state: SlideState, config: Config, progress: Progress) -> Work:
         yield [Task(tasks.strip_crops, (state.job,))]
 
 
-def is_done(state: SlideState, stage: store.Stage) -> bool:
+def is_done(state: SlideState, stage: StageName) -> bool:
     """Whether a stage of the slide is published as the settings want it."""
-    return state.job is not None and store.is_done(state.job.folder, stage, state.job.fingerprints[stage])
+    return state.job is not None and state.job.store.is_done(stage, state.job.fingerprints[stage])
 
 
 def is_enough(state: SlideState) -> bool:
@@ -60,7 +60,7 @@ def is_enough(state: SlideState) -> bool:
 
 def is_finished(state: SlideState) -> bool:
     """Whether nothing is left to do on a slide. One that is partial is looked at again: what was lost may be readable now."""
-    if state.job is None or not all(is_done(state, stage) for stage in store.STAGES):
+    if state.job is None or not all(is_done(state, stage) for stage in STAGE_NAMES):
         return False
     return state.absent or (not _losses(state) and _has_pixels(state) == state.job.keep_crops)
 
@@ -69,7 +69,7 @@ def count_objects(state: SlideState) -> int:
     """The objects of a slide whose stages are published; 0 for one that failed."""
     if state.job is None or state.failure:
         return 0
-    return int(store.stage_attributes(state.job.folder, "boxes").get("objects", 0))
+    return int(state.job.store.attributes("boxes").get("objects", 0))
 
 
 def count_blocks(state: SlideState, config: Config) -> int:
@@ -115,30 +115,30 @@ def _look_again(state: SlideState, config: Config) -> _Step:
         grid, _ = _blocks(state, config)
         regions = [region for region, _ in losses["boxes"]]
         (now_mm2,) = yield [Task(tasks.measure_lost_mm2, (job, grid, list(dict.fromkeys(regions))))]
-        if now_mm2 < 0.999 * float(store.stage_attributes(job.folder, "boxes")["lost_mm2"]):
-            store.retract(job.folder, *store.STAGES)
+        if now_mm2 < 0.999 * float(job.store.attributes("boxes")["lost_mm2"]):
+            job.store.unpublish(*STAGE_NAMES)
             return
     if "crops" in losses:
         rows = [int(row) for row in losses["crops"]]
         (lost,) = yield [Task(tasks.count_lost_crops, (job, rows))]
         if lost < len(rows):
-            store.retract(job.folder, "crops", "embeddings")
+            job.store.unpublish("crops", "embeddings")
 
 
-def _losses(state: SlideState) -> dict[store.Stage, Any]:
+def _losses(state: SlideState) -> dict[StageName, Any]:
     """What the published stages of a slide say that they could not read."""
     if state.job is None:
         return {}
-    found: dict[store.Stage, Any] = {}
+    found: dict[StageName, Any] = {}
     for stage in ("boxes", "crops"):
-        lost = store.stage_attributes(state.job.folder, stage).get("lost") if is_done(state, stage) else None
+        lost = state.job.store.attributes(stage).get("lost") if is_done(state, stage) else None
         if lost:
             found[stage] = lost
     return found
 
 
 def _has_pixels(state: SlideState) -> bool:
-    return state.job is not None and bool(store.stage_attributes(state.job.folder, "crops").get("kept"))
+    return state.job is not None and bool(state.job.store.attributes("crops").get("kept"))
 
 
 def _blocks(state: SlideState, config: Config) -> tuple[Any, list[Block]]:

@@ -11,8 +11,10 @@ from typing import Any
 import psutil
 
 from slidepipe.errors import ResultsError
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import read_json, write_text
+from slidepipe.store.lock import read_holder
 from slidepipe.store.manifest import MANIFEST, read_manifest
+from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 
 _FILE = ".status.json"
 #: The file is written at most this often, and a run on another machine that has not written for long is taken for dead.
@@ -36,7 +38,7 @@ class StatusFile:
             return
         self._written = time.monotonic()
         with contextlib.suppress(OSError):
-            store.write_text(self._path, json.dumps({"updated": time.time(), **status}))
+            write_text(self._path, json.dumps({"updated": time.time(), **status}))
 
     def remove(self) -> None:
         """The run has ended."""
@@ -59,7 +61,7 @@ def read_status(results: Path) -> dict[str, Any]:
     """
     if not results.is_dir():
         raise ResultsError(f"{results}: no such folder. Give the folder that a run was given with --out")
-    holder, status, manifest = store.read_holder(results), store.read_json(results / _FILE), read_manifest(results)
+    holder, status, manifest = read_holder(results), read_json(results / _FILE), read_manifest(results)
     if not (holder or status or manifest or (results / "slides").is_dir()):
         raise ResultsError(f"{results}: no run has been here. Give the folder that a run was given with --out")
     if holder and _is_alive(holder, status):
@@ -151,5 +153,5 @@ def _as_of_now(status: dict[str, Any]) -> dict[str, Any]:
 
 def _is_changed(results: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the store holds something else of a slide than the tables were made from. Of one that failed they hold nothing."""
-    wanted, folder = entry.get("fingerprints") or {}, store.slide_folder(results, entry["slide_id"])
-    return any(not store.is_done(folder, stage, wanted[stage]) for stage in store.STAGES if stage in wanted)
+    wanted, store = entry.get("fingerprints") or {}, SlideStore.in_results(results, entry["slide_id"])
+    return any(not store.is_done(stage, wanted[stage]) for stage in STAGE_NAMES if stage in wanted)

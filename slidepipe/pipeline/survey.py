@@ -13,7 +13,7 @@ from slidepipe.paths import absolute
 from slidepipe.pipeline.flow import run_well
 from slidepipe.pipeline.progress import Progress
 from slidepipe.pipeline.status import StatusFile
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 from slidepipe.store.manifest import MANIFEST, RunSummary
 
 logger = logging.getLogger("slidepipe.run")
@@ -189,7 +189,7 @@ def _write_summary(out: Path, rows: Mapping[str, Mapping[str, str]]) -> None:
     writer.writerows(rows.values())
     try:
         out.mkdir(parents=True, exist_ok=True)
-        store.write_text(out / SUMMARY, text.getvalue())
+        write_text(out / SUMMARY, text.getvalue())
     except OSError as error:
         raise ResultsError(
             f"{out / SUMMARY}: cannot be written ({error.strerror or error}). Mend the folder, or give another --out"

@@ -20,7 +20,8 @@ from slidepipe.pipeline import tasks
 from slidepipe.pipeline.plan import SlideState
 from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.review.references import Heads
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_file, write_text
+from slidepipe.store.slide_store import SlideStore
 
 TABLES = (
     "objects.parquet",
@@ -66,15 +67,15 @@ def write_tables(
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
                 find_head = functools.partial(find_heads_of, state.identity)
-                yield classify_slide(state.slide, state.job.folder, mpp, find_head, counting, slide_shift)
+                yield classify_slide(state.slide, state.job.store, mpp, find_head, counting, slide_shift)
 
     def write(path: Path) -> None:
         for objects in write_objects(path, classified()):
             state = by_id[objects.slide_id]
-            area_mm2 = store.stage_attributes(store.slide_folder(out, objects.slide_id), "boxes")["analysed_mm2"]
+            area_mm2 = SlideStore.in_results(out, objects.slide_id).attributes("boxes")["analysed_mm2"]
             counts.append(count_slide(state.slide, objects, area_mm2, bool(state.lost), spike_genus))
 
-    store.write_file(out / "objects.parquet", write)
+    write_file(out / "objects.parquet", write)
     samples = by_sample(counts)
     native = [genus for genus in genera if genus != spike_genus]
     for name, table in (
@@ -88,9 +89,9 @@ def write_tables(
         ),
         ("spike.csv", spike_table(samples, genera, spike_genus)),
     ):
-        store.write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
+        write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
     correct_counts(out, genera)
-    store.write_text(out / "failures.csv", _failures_csv(states))
+    write_text(out / "failures.csv", _failures_csv(states))
     return counts
 
 
@@ -107,9 +108,9 @@ def _specimens(path: Path) -> dict[tuple[str, str], list[str]]:
     return specimens
 
 
-def find_lost(folder: Path, slide_id: str) -> list[tuple[str, str, str]]:
+def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:
     """What could not be read of a slide whose stages are published: (stage, region or object, reason)."""
-    boxes, crops = (store.stage_attributes(folder, stage) for stage in ("boxes", "crops"))
+    boxes, crops = (store.attributes(stage) for stage in ("boxes", "crops"))
     return [
         *(("detect", region, reason) for region, reason in boxes.get("lost", [])),
         *(("crop", tasks.object_id(slide_id, int(row)), reason) for row, reason in crops.get("lost", {}).items()),

@@ -26,7 +26,8 @@ from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.paths import relocate, relocate_path
 from slidepipe.slides.slide import Box, Slide, borrow_slide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import read_array, write_embedding_parts, write_jpegs
+from slidepipe.store.slide_store import SlideStore, StageName
 
 #: Objects of a part of the crops: one task, one file. A part of the embeddings is a batch, so that batches (and their rounding)
 #: do not depend on who does the work.
@@ -91,12 +92,12 @@ class SlideJob:
     path: Path
     identity: str
     mpp: float | None
-    folder: Path
+    store: SlideStore
     detector: PluginSpec
     crops: CropSpec
     embed: EmbedSpec
     keep_crops: bool = True
-    fingerprints: dict[store.Stage, str] = field(default_factory=dict)
+    fingerprints: dict[StageName, str] = field(default_factory=dict)
 
     def borrow(self) -> Slide:
         """The slide's handle of this thread."""
@@ -153,7 +154,7 @@ def measure_lost_mm2(job: SlideJob, grid: Grid, regions: Sequence[str]) -> float
 
 def count_lost_crops(job: SlideJob, rows: Sequence[int]) -> int:
     """How many objects whose pixels could not be read cannot be read now either."""
-    boxes = store.read_array(store.read_stage(job.folder, "boxes"), "boxes")[list(rows)]
+    boxes = job.store.read_array("boxes", "boxes")[list(rows)]
     return sum(isinstance(crop, RegionError) for _, crop in cut_crops(job.borrow(), boxes, job.crops))
 
 
@@ -175,8 +176,8 @@ def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float)
         "lost": [list(region) for result in results for region in result.lost_regions],
         "seconds": round(seconds, 3),
     }
-    store.retract(job.folder, "crops", "embeddings")  # they are of the boxes before
-    store.publish(job.folder, "boxes", job.fingerprints["boxes"], attributes, write)
+    job.store.unpublish("crops", "embeddings")  # they are of the boxes before
+    job.store.publish("boxes", job.fingerprints["boxes"], attributes, write)
 
 
 def count_parts(objects: int, rows: int = PART_ROWS) -> int:
@@ -190,9 +191,9 @@ _CROP_COLUMNS = {"lengths": np.int64, "black_share": np.float64, "edge_um": np.f
 
 def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
     """Cut, encode and keep the crops of one part; returns how many objects it holds. ``again``: even where that was done."""
-    path = store.part_path(job.folder, "crops", job.fingerprints["crops"], part)
-    boxes = store.read_array(store.read_stage(job.folder, "boxes"), "boxes")[part * PART_ROWS : (part + 1) * PART_ROWS]
-    if path.exists() and not again:
+    wanted = job.fingerprints["crops"]
+    boxes = job.store.read_array("boxes", "boxes")[part * PART_ROWS : (part + 1) * PART_ROWS]
+    if not again and job.store.part_path("crops", wanted, part).exists():
         return len(boxes)
     jpegs = [b""] * len(boxes)
     reasons: dict[int, str] = {}
@@ -205,8 +206,10 @@ def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
         else:
             jpegs[row] = encode_crop(crop, job.crops)
             measured[:, row] = measure_crop(crop, long_um[row] / max(crop.shape[:2]))
-    store.save_part(
-        path,
+    job.store.save_part(
+        "crops",
+        wanted,
+        part,
         black_share=measured[0],
         edge_um=measured[1],
         jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
@@ -218,18 +221,17 @@ def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
 
 def find_lost_parts(job: SlideJob, parts: int) -> list[int]:
     """The crop parts in which an object could not be read."""
-    paths = [store.part_path(job.folder, "crops", job.fingerprints["crops"], part) for part in range(parts)]
-    return [part for part, path in enumerate(paths) if json.loads(str(store.load_part(path)["lost"]))]
+    wanted = job.fingerprints["crops"]
+    return [part for part in range(parts) if json.loads(str(job.store.load_part("crops", wanted, part)["lost"]))]
 
 
 def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
     """Join the crop parts of a slide and publish them."""
     wanted = job.fingerprints["crops"]
-    paths = [store.part_path(job.folder, "crops", wanted, part) for part in range(parts)]
     columns: dict[str, list[Any]] = {name: [np.zeros(0, kind)] for name, kind in _CROP_COLUMNS.items()}
     lost: dict[str, str] = {}
-    for path in paths:
-        stored = store.load_part(path)
+    for part in range(parts):
+        stored = job.store.load_part("crops", wanted, part)
         for name, kept in columns.items():
             kept.append(stored[name])
         lost |= json.loads(str(stored["lost"]))
@@ -239,27 +241,28 @@ def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
     attributes = {"objects": len(ends), "lost": lost, "kept": True, "seconds": round(seconds, 3)}
 
     def write(group: Any) -> None:
-        store.write_jpegs(group, (store.load_part(path)["jpeg"] for path in paths), total, ends)
+        jpegs = (job.store.load_part("crops", wanted, part)["jpeg"] for part in range(parts))
+        write_jpegs(group, jpegs, total, ends)
         for name, values in joined.items():
             group.create_array(name, data=values)
 
-    store.retract(job.folder, "embeddings")  # they are of the crops before
-    store.publish(job.folder, "crops", wanted, attributes, write)
-    store.drop_parts(job.folder, "crops", wanted)
+    job.store.unpublish("embeddings")  # they are of the crops before
+    job.store.publish("crops", wanted, attributes, write)
+    job.store.delete_parts("crops", wanted)
 
 
 def strip_crops(job: SlideJob) -> None:
     """Publish the crops of a slide without their pixels: what was measured on them stays, and which could not be read."""
-    attributes = {**store.stage_attributes(job.folder, "crops"), "kept": False}
-    before = store.read_stage(job.folder, "crops")
-    measured = {name: store.read_array(before, name) for name in _CROP_COLUMNS if name != "lengths"}
+    attributes = {**job.store.attributes("crops"), "kept": False}
+    before = job.store.read("crops")
+    measured = {name: read_array(before, name) for name in _CROP_COLUMNS if name != "lengths"}
 
     def write(group: Any) -> None:
-        store.write_jpegs(group, iter(()), 0, np.zeros(int(attributes["objects"]), np.int64))
+        write_jpegs(group, iter(()), 0, np.zeros(int(attributes["objects"]), np.int64))
         for name, values in measured.items():
             group.create_array(name, data=values)
 
-    store.publish(job.folder, "crops", job.fingerprints["crops"], attributes, write)
+    job.store.publish("crops", job.fingerprints["crops"], attributes, write)
 
 
 def embed_part(job: SlideJob, part: int) -> int:
@@ -276,10 +279,10 @@ def embed_beside_part(job: SlideJob, parts: int, part: int) -> int:
 
 
 def _embed_part(job: SlideJob, spec: EmbedSpec, part: int, kept_as: int) -> int:
-    path = store.part_path(job.folder, "embeddings", job.fingerprints["embeddings"], kept_as)
-    reader = store.CropReader(job.folder)
+    wanted = job.fingerprints["embeddings"]
+    reader = job.store.crops()
     start, stop = part * spec.batch, min((part + 1) * spec.batch, len(reader))
-    if path.exists():
+    if job.store.part_path("embeddings", wanted, kept_as).exists():
         return stop - start
     jpegs = reader.jpegs(start, stop)
     kept = [row for row, jpeg in enumerate(jpegs) if jpeg]
@@ -287,31 +290,25 @@ def _embed_part(job: SlideJob, spec: EmbedSpec, part: int, kept_as: int) -> int:
     embeddings = _embed_by(spec, [decode_crop(jpegs[row]) for row in kept], names)
     every = np.full((len(jpegs), embeddings.shape[1]), np.nan, np.float32)
     every[kept] = embeddings
-    store.save_part(path, embeddings=every)
+    job.store.save_part("embeddings", wanted, kept_as, embeddings=every)
     return stop - start
 
 
 def publish_embeddings(job: SlideJob, parts: int, seconds: float) -> None:
     """Join the embedded parts of a slide and publish them."""
     wanted = job.fingerprints["embeddings"]
-    objects = int(store.stage_attributes(job.folder, "crops")["objects"])
+    objects = int(job.store.attributes("crops")["objects"])
 
     def load(part: int) -> Float32Array:
-        return store.load_part(store.part_path(job.folder, "embeddings", wanted, part))["embeddings"]
+        return job.store.load_part("embeddings", wanted, part)["embeddings"]
 
     own = (load(part) for part in range(parts))
     whole = (
         own if job.embed.beside is None else map(join_embeddings, own, (load(parts + part) for part in range(parts)))
     )
     attributes = {"objects": objects, "seconds": round(seconds, 3)}
-    store.publish(
-        job.folder,
-        "embeddings",
-        wanted,
-        attributes,
-        lambda group: store.write_embedding_parts(group, whole, objects),
-    )
-    store.drop_parts(job.folder, "embeddings", wanted)
+    job.store.publish("embeddings", wanted, attributes, lambda group: write_embedding_parts(group, whole, objects))
+    job.store.delete_parts("embeddings", wanted)
 
 
 def embed_reference_part(spec: EmbedSpec, crops: CropSpec, root: Path, files: Sequence[str]) -> EmbeddedPart:

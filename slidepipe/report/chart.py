@@ -32,7 +32,7 @@ from slidepipe.report.chart_parts import (
     label,
     legend,
 )
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_file
 
 _INCHES_PER_PERCENT, _LEAST_PANEL_IN, _WIDEST_PANELS_IN = 0.026, 0.42, 34.0
 _GAP_IN = 0.09
@@ -195,8 +195,8 @@ def genera_in_order(counts: pd.DataFrame, long: pd.DataFrame) -> list[str]:
 def write_chart(figure: Figure, folder: Path, name: str = "chart") -> None:
     """Write NAME.svg and NAME.pdf into ``folder``: the same figure always gives the same bytes. Text stays text in both."""
     with _text_kept():
-        store.write_file(folder / f"{name}.svg", lambda part: _save_svg(figure, part))
-        store.write_file(
+        write_file(folder / f"{name}.svg", lambda part: _save_svg(figure, part))
+        write_file(
             folder / f"{name}.pdf",
             lambda part: figure.savefig(
                 part, format="pdf", metadata={"CreationDate": None, "ModDate": None, "Creator": "slidepipe"}

@@ -29,7 +29,7 @@ from slidepipe.report.gallery import (
 )
 from slidepipe.report.html import page, table
 from slidepipe.results import Results
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 
 _GROUP_PICTURES, _UNUSABLE_PICTURES = 12, 12
 
@@ -39,7 +39,7 @@ def write_all(results_path: Path) -> None:
     results = Results(results_path)
     write_geojson(results, results_path / "geojson")
     charts = write_charts(results)
-    store.write_text(results_path / "report.html", report_page(results, charts))
+    write_text(results_path / "report.html", report_page(results, charts))
 
 
 def write_charts(results: Results) -> dict[str, str]:

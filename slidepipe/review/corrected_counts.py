@@ -37,7 +37,7 @@ from slidepipe.review.labels import (
     read_labels,
     read_missed,
 )
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 from slidepipe.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
         "counts_long.csv": _long_table(read_cells(results / "counts_long.csv", LONG_COLUMNS), corrected),
     }
     for name, table in tables.items():
-        store.write_text(results / name, table.to_csv(index=False, lineterminator="\n"))
+        write_text(results / name, table.to_csv(index=False, lineterminator="\n"))
     slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in read_manifest(results).get("slides", [])}
     slides |= dict(zip(objects["slide_id"], objects["sample_id"], strict=True))
     _write_reviewed(results / "counts.csv", review_counts(objects, labels, missed, slides, genera), genera)
@@ -219,7 +219,7 @@ def _write_reviewed(path: Path, reviewed: ReviewedCounts, genera: Sequence[str])
     writer = csv.DictWriter(text, [*columns, *added], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    store.write_text(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _is_reviewed(column: str) -> bool:

@@ -26,7 +26,7 @@ from slidepipe.review.labels import LABELS as LABELS
 from slidepipe.review.labels import REVIEW as REVIEW
 from slidepipe.review.labels import read_cells as read_cells
 from slidepipe.review.labels import read_labels as read_labels
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_file, write_text
 
 By = Literal["genus", "sample", "slide"]
 BY: tuple[By, ...] = get_args(By)
@@ -91,9 +91,9 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
     folder.mkdir(exist_ok=True)
     jpegs = [opened.jpeg(object_id) for slide_id, object_id in zip(rows["slide_id"], rows["object_id"], strict=True)]
     for name, jpeg in zip(rows["crop"], jpegs, strict=True):
-        store.write_file(results / name, lambda part, data=jpeg: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
+        write_file(results / name, lambda part, data=jpeg: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
     _write_sheets(folder, jpegs)
-    store.write_text(results / REVIEW, rows.to_csv(index=False, lineterminator="\n"))
+    write_text(results / REVIEW, rows.to_csv(index=False, lineterminator="\n"))
     return rows
 
 
@@ -303,4 +303,4 @@ def _write_sheets(folder: Path, jpegs: Sequence[bytes]) -> None:
         buffer = io.BytesIO()
         sheet.save(buffer, "JPEG", quality=90)
         data = buffer.getvalue()
-        store.write_file(folder / f"sheet_{start // page + 1:02d}.jpg", lambda part, data=data: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
+        write_file(folder / f"sheet_{start // page + 1:02d}.jpg", lambda part, data=data: part.write_bytes(data))  # type: ignore[misc]  # a loop's default

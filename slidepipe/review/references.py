@@ -22,8 +22,8 @@ from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
 from slidepipe.review.draw import REVIEW, read_labels, read_review
 from slidepipe.review.labels import LABELS, read_file
-from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import read_manifest
+from slidepipe.store.slide_store import SlideStore
 
 logger = logging.getLogger(__name__)
 
@@ -150,9 +150,9 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
     for item in objects:
         key = (item.results, item.slide_id)
         if key not in opened:
-            folder = store.slide_folder(*key)
-            boxes = store.read_array(store.read_stage(folder, "boxes"), "boxes").reshape(-1, 4)
-            opened[key] = boxes, store.read_array(store.read_stage(folder, "embeddings"), "embeddings")
+            store = SlideStore.in_results(*key)
+            boxes = store.read_array("boxes", "boxes").reshape(-1, 4)
+            opened[key] = boxes, store.read_array("embeddings", "embeddings")
         boxes, rows = opened[key]
         row = _row_of(item, boxes)
         if row is None and item.drawn:

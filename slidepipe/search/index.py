@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
 from slidepipe.results import Results
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import fingerprint, write_file, write_json
+from slidepipe.store.slide_store import SlideStore
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -71,10 +72,8 @@ def open_index(results: Results) -> Index:
     slide_ids = tuple(str(slide["slide_id"]) for slide in slides)
     counts = [int(slide["objects"]) for slide in slides]
     starts: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    stages = [
-        store.stage_attributes(store.slide_folder(results.path, slide_id), "embeddings") for slide_id in slide_ids
-    ]
-    wanted = store.fingerprint("search", 1, slide_ids, counts, [stage.get("fingerprint") for stage in stages])
+    stages = [SlideStore.in_results(results.path, slide_id).attributes("embeddings") for slide_id in slide_ids]
+    wanted = fingerprint("search", 1, slide_ids, counts, [stage.get("fingerprint") for stage in stages])
     folder = results.path / _INDEX
     if not _is_laid_out(folder, wanted):
         try:
@@ -122,8 +121,8 @@ def write_index(folder: Path, parts: Iterator[Float32Array], rows: int, fingerpr
         part_path.replace(folder / "embeddings.npy")
     finally:
         part_path.unlink(missing_ok=True)
-    store.write_file(folder / "lengths.npy", lambda path: _save(path, lengths))
-    store.write_json(folder / "index.json", {"fingerprint": fingerprint})
+    write_file(folder / "lengths.npy", lambda path: _save(path, lengths))
+    write_json(folder / "index.json", {"fingerprint": fingerprint})
 
 
 def nearest(

@@ -11,7 +11,7 @@ from slidepipe.classification.reference_set import read_image
 from slidepipe.report.gallery import STYLE, thumbnail
 from slidepipe.report.html import page, picture
 from slidepipe.results import Results
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 
 _QUERY_PX = 224
 
@@ -20,8 +20,8 @@ def write_search(hits: pd.DataFrame, query: str, results_paths: list[Path], fold
     """Write search.html and search.csv of the answers of :func:`slidepipe.search.index.search` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     opened = {str(path): Results(path) for path in results_paths}
-    store.write_text(folder / "search.csv", hits.to_csv(index=False, lineterminator="\n"))
-    store.write_text(folder / "search.html", _page(hits, query, opened))
+    write_text(folder / "search.csv", hits.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "search.html", _page(hits, query, opened))
     return [folder / "search.html", folder / "search.csv"]
 
 

@@ -16,7 +16,8 @@ from slidepipe.errors import ResultsError
 from slidepipe.paths import absolute
 from slidepipe.pipeline.plan import SlideState
 from slidepipe.samples.discover import WellSlide
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_json
+from slidepipe.store.slide_store import STAGE_NAMES
 
 MANIFEST = "manifest.json"
 
@@ -165,7 +166,7 @@ def write_manifest(
         "slides": [_slide_entry(state) for state in states],
         "tables": tables,
     }
-    store.write_json(summary.results / MANIFEST, manifest)
+    write_json(summary.results / MANIFEST, manifest)
 
 
 def describe_reference(folder: ImageFolder, fingerprint: str) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def _slide_entry(state: SlideState) -> dict[str, Any]:
             "bounds": [bounds.x0, bounds.y0, bounds.x1, bounds.y1],
         }
     if state.job is not None and not state.failure:
-        stages = {stage: store.stage_attributes(state.job.folder, stage) for stage in store.STAGES}
+        stages = {stage: state.job.store.attributes(stage) for stage in STAGE_NAMES}
         entry |= {
             "objects": stages["boxes"].get("objects"),
             "area_mm2": stages["boxes"].get("analysed_mm2"),

@@ -32,7 +32,7 @@ from slidepipe.review.labels import (
     read_file,
     torn_tail,
 )
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_text
 
 LOCK = ".labels.lock"
 _LOCK_SECONDS = 10
@@ -222,7 +222,7 @@ class LabelBook:
     def _make_journal(self) -> list[str]:
         """See that the file is a journal in plain CSV, whatever somebody made of it, and return its columns."""
         if not self._path.exists() or self._path.stat().st_size == 0:
-            store.write_text(self._path, ",".join(JOURNAL_COLUMNS) + "\n")
+            write_text(self._path, ",".join(JOURNAL_COLUMNS) + "\n")
             return list(JOURNAL_COLUMNS)
         with self._path.open("rb") as file:
             first = file.readline()
@@ -237,7 +237,7 @@ class LabelBook:
         writer = csv.DictWriter(rewritten, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        store.write_text(self._path, rewritten.getvalue())
+        write_text(self._path, rewritten.getvalue())
         return columns
 
     def _unwritable(self, error: OSError) -> ResultsError:

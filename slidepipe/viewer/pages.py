@@ -9,7 +9,7 @@ from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.exports.geojson import STATE_COLOURS, genus_colours
 from slidepipe.report import sections
 from slidepipe.report.html import page
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_json
 from slidepipe.viewer.guard import POLICY
 from slidepipe.viewer.well import ALL, Index
 
@@ -153,7 +153,7 @@ def charts(index: Index) -> list[str]:
     folder.mkdir(exist_ok=True)
     for old in folder.glob("charts-*.json"):
         old.unlink()
-    store.write_json(path, drawn)
+    write_json(path, drawn)
     return drawn
 
 

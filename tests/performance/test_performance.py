@@ -25,7 +25,8 @@ from performance import (
     whole_run,
 )
 from slidepipe.slides.slide import Slide
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import write_embeddings, write_jpegs
+from slidepipe.store.slide_store import SlideStore
 from tests import drawn
 
 README = f"before\n{figures.START}\nold\n{figures.END}\nafter\n"
@@ -140,16 +141,16 @@ def test_cropping_is_measured_on_a_small_scan() -> None:
 
 
 def test_storing_publishes_what_a_run_stored_once_more(tmp_path: Path) -> None:
-    slide = store.slide_folder(tmp_path / "results", "slide")
+    slide = SlideStore.in_results(tmp_path / "results", "slide")
     ends, embeddings = np.array([40, 100]), np.ones((2, 3), np.float32)
     jpeg = np.arange(100, dtype=np.uint8)
     tables = {"boxes": np.ones((2, 4), np.int64), "area_um2": np.ones(2), "score": np.ones(2), "cut": np.ones(2, bool)}
-    store.publish(slide, "boxes", "x", {}, partial(whole_run._write_boxes, tables))
-    store.publish(slide, "crops", "x", {}, partial(store.write_jpegs, parts=iter([jpeg]), total_bytes=100, ends=ends))
-    store.publish(slide, "embeddings", "x", {}, partial(store.write_embeddings, embeddings=embeddings))
+    slide.publish("boxes", "x", {}, partial(whole_run._write_boxes, tables))
+    slide.publish("crops", "x", {}, partial(write_jpegs, parts=iter([jpeg]), total_bytes=100, ends=ends))
+    slide.publish("embeddings", "x", {}, partial(write_embeddings, embeddings=embeddings))
     assert whole_run._storing(tmp_path / "results", tmp_path) > 0
     (again,) = (tmp_path / "stored").iterdir()
-    assert store.CropReader(again).jpegs(0, 2) == store.CropReader(slide).jpegs(0, 2)
+    assert SlideStore(again).crops().jpegs(0, 2) == slide.crops().jpegs(0, 2)
 
 
 @settings(deadline=None)

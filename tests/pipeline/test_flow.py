@@ -14,8 +14,8 @@ from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, S
 from slidepipe.pipeline.flow import run_well
 from slidepipe.pipeline.tables import TABLES
 from slidepipe.search.index import embed_image
-from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
+from slidepipe.store.slide_store import SlideStore, StageName
 from slidepipe_plugins.descriptors import DescriptorBackbone
 from slidepipe_plugins.descriptors.features import DIM
 from tests import drawn
@@ -126,7 +126,7 @@ def test_another_backbone_embeds_again_from_stored_crops(
 ) -> None:
     out = tmp_path / "results"
     shutil.copytree(finished, out)
-    kept = [store.slide_folder(out, "1_2-3 100 mDC") / stage / "zarr.json" for stage in ("boxes", "crops")]
+    kept = [SlideStore.in_results(out, "1_2-3 100 mDC").folder / stage / "zarr.json" for stage in ("boxes", "crops")]
     before = [path.stat().st_mtime_ns for path in kept]
     run(colour_well / "well", out, config, backbone={"name": "mean-colour", "views": 8})
     assert [path.stat().st_mtime_ns for path in kept] == before
@@ -334,14 +334,14 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(
     finished: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "results"
-    real = store.publish
+    real = SlideStore.publish
 
-    def full(folder: Path, stage: store.Stage, *args: Any) -> None:
+    def full(store: SlideStore, stage: StageName, *args: Any) -> None:
         if stage == "embeddings":
-            raise OSError(28, "No space left on device", str(folder))
-        real(folder, stage, *args)
+            raise OSError(28, "No space left on device", str(store.folder))
+        real(store, stage, *args)
 
-    monkeypatch.setattr(store, "publish", full)
+    monkeypatch.setattr(SlideStore, "publish", full)
     with pytest.raises(ResultsError, match="no space left on its disk"):
         run(colour_well / "well", out, config)
     monkeypatch.undo()

@@ -16,8 +16,9 @@ from slidepipe.pipeline.tables import TABLES
 from slidepipe.report import write_report
 from slidepipe.results import Results
 from slidepipe.slides.slide import Slide, _handles
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import write_embeddings
 from slidepipe.store.manifest import RunSummary
+from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 from tests import drawn
 
 SLIDES = ("1_2-3 100 mDC", "1_2-3 200,5 mC", "1_2-3 300 mSWC")
@@ -79,7 +80,7 @@ def test_a_slide_that_left_the_well_leaves_the_tables_with_a_word(
     assert f"{SLIDES[0]} was in these results and is not in the well any more" in caplog.text
     assert set(pd.read_csv(out / "counts_slides.csv")["slide_id"]) == set(SLIDES[1:])
     (tmp_path / "aside.svs").rename(well / f"{SLIDES[0]}.svs")
-    parts = [store.slide_folder(out, SLIDES[0]) / stage / "zarr.json" for stage in store.STAGES]
+    parts = [SlideStore.in_results(out, SLIDES[0]).folder / stage / "zarr.json" for stage in STAGE_NAMES]
     before = [part.stat().st_mtime_ns for part in parts]
     run(well, out, config)
     assert [part.stat().st_mtime_ns for part in parts] == before  # what is stored of it stayed
@@ -106,7 +107,7 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
     assert tables(none) == tables(kept)
     run(well, none, config, **eight)
     assert tables(none) == tables(kept)
-    assert all(store.CropReader(store.slide_folder(none, slide)).jpeg(0) for slide in SLIDES)
+    assert all(SlideStore.in_results(none, slide).crops().jpeg(0) for slide in SLIDES)
     run(well, none, config, crops="none", **eight)
     shutil.move(well, tmp_path / "away")
     assert not run(well, none, config, crops="none", **eight).redone
@@ -172,7 +173,7 @@ def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
         assert summary.partial == ("1_2-3 400 mC",)
         assert set(pd.read_csv(out / "failures.csv")["stage"]) == {stage}
         assert set(pd.read_csv(out / "failures.csv")["reason"]) == {"the drive is away"}
-        stored = [store.slide_folder(out, slide) / "boxes" / "zarr.json" for slide in slides]
+        stored = [SlideStore.in_results(out, slide).folder / "boxes" / "zarr.json" for slide in slides]
         before = [path.stat().st_mtime_ns for path in stored]
         assert not run(well, out, config).redone  # it is still away: nothing is made anew
         assert [path.stat().st_mtime_ns for path in stored] == before
@@ -201,15 +202,16 @@ def test_a_slide_that_fails_is_tried_once_more_at_the_end(
 
 
 def test_boxes_made_anew_take_what_was_made_of_the_old_ones_away(tmp_path: Path) -> None:
-    for stage in store.STAGES:
-        store.publish(tmp_path, stage, "f", {}, lambda group: group.create_array("x", data=np.zeros(2)))
-    store.save_part(store.part_path(tmp_path, "embeddings", "f", 0), x=np.zeros(1))
-    store.retract(tmp_path, "crops", "embeddings")
-    assert [store.is_done(tmp_path, stage, "f") for stage in store.STAGES] == [True, False, False]
-    assert not store.part_path(tmp_path, "embeddings", "f", 0).exists()
-    store.save_part(store.part_path(tmp_path, "crops", "old", 0), x=np.zeros(1))
-    store.save_part(store.part_path(tmp_path, "crops", "new", 0), x=np.zeros(1))
-    store.drop_other_parts(tmp_path, {"crops": "new"})
+    store = SlideStore(tmp_path)
+    for stage in STAGE_NAMES:
+        store.publish(stage, "f", {}, lambda group: group.create_array("x", data=np.zeros(2)))
+    store.save_part("embeddings", "f", 0, x=np.zeros(1))
+    store.unpublish("crops", "embeddings")
+    assert [store.is_done(stage, "f") for stage in STAGE_NAMES] == [True, False, False]
+    assert not store.part_path("embeddings", "f", 0).exists()
+    store.save_part("crops", "old", 0, x=np.zeros(1))
+    store.save_part("crops", "new", 0, x=np.zeros(1))
+    store.delete_other_parts({"crops": "new"})
     assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["crops-new"]
 
 
@@ -228,13 +230,9 @@ def test_tables_of_one_run_are_not_shown_with_the_store_of_another(
 ) -> None:
     out = tmp_path / "results"
     run(well, out, config)
-    folder = store.slide_folder(out, SLIDES[0])
+    store = SlideStore.in_results(out, SLIDES[0])
     store.publish(
-        folder,
-        "embeddings",
-        "of another run",
-        {},
-        lambda group: store.write_embeddings(group, np.zeros((16, 2), np.float32)),
+        "embeddings", "of another run", {}, lambda group: write_embeddings(group, np.zeros((16, 2), np.float32))
     )
     results = Results(out)
     with pytest.raises(ResultsError, match=r"the embeddings of 1_2-3 100 mDC are not those.*cut short"):
@@ -296,7 +294,7 @@ def test_a_stage_that_lost_a_file_is_made_again(well: Path, tmp_path: Path, conf
     out = tmp_path / "results"
     run(well, out, config)
     before = tables(out)
-    chunk = store.slide_folder(out, SLIDES[0]) / "embeddings" / "embeddings" / "c" / "0" / "0"
+    chunk = SlideStore.in_results(out, SLIDES[0]).folder / "embeddings" / "embeddings" / "c" / "0" / "0"
     if harm == "missing":
         chunk.unlink()
     else:

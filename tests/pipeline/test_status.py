@@ -18,7 +18,9 @@ from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Task
 from slidepipe.pipeline.progress import Progress, RunPlan, tell_seconds
 from slidepipe.pipeline.status import StatusFile, read_status, tell_status
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import write_json
+from slidepipe.store.lock import locked
+from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 from tests import drawn
 
 PLAN = RunPlan(slides=4, finished=1, blocks=10, megapixels=50.0, threads=2, dashboard="http://127.0.0.1:1/status")
@@ -51,7 +53,7 @@ def test_time_left_follows_from_what_each_unit_has_cost_so_far(tmp_path: Path) -
 
 def test_another_terminal_is_told_how_the_run_fares(tmp_path: Path) -> None:
     progress = Progress(status=StatusFile(tmp_path))
-    with store.locked(tmp_path):
+    with locked(tmp_path):
         assert read_status(tmp_path)["state"] == "preparing"
         with progress.of(PLAN):
             detected(progress, 5, 4)
@@ -74,7 +76,7 @@ def test_slides_that_failed_are_told_of_from_the_opening_on_and_never_counted_as
         status = read_status(tmp_path)
         return status["finished"], status["failed"]
 
-    with store.locked(tmp_path), progress.of(plan):
+    with locked(tmp_path), progress.of(plan):
         assert counted() == (1, ["bad"])
         progress.slide_done("a", None, {})
         progress.slide_done("b", "torn", {})
@@ -90,9 +92,9 @@ def test_slides_that_failed_are_told_of_from_the_opening_on_and_never_counted_as
 
 def test_a_run_on_another_machine_is_alive_while_it_writes(tmp_path: Path) -> None:
     StatusFile(tmp_path).write({"slides": 4, "finished": 1}, now=True)
-    store.write_json(tmp_path / ".lock.json", {"pid": 1, "host": "elsewhere", "since": time.time()})
+    write_json(tmp_path / ".lock.json", {"pid": 1, "host": "elsewhere", "since": time.time()})
     assert read_status(tmp_path)["state"] == "running"
-    store.write_json(tmp_path / ".status.json", {"slides": 4, "finished": 1, "updated": time.time() - 3600})
+    write_json(tmp_path / ".status.json", {"slides": 4, "finished": 1, "updated": time.time() - 3600})
     assert read_status(tmp_path)["state"] == "cut short"
 
 
@@ -100,7 +102,7 @@ def test_elapsed_and_left_go_on_between_tasks_and_old_news_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress = Progress(status=StatusFile(tmp_path))
-    with store.locked(tmp_path), progress.of(PLAN):
+    with locked(tmp_path), progress.of(PLAN):
         detected(progress, 5, 0)
         progress.slide_done("a", None, {})
         fresh = read_status(tmp_path)
@@ -120,27 +122,27 @@ def test_elapsed_and_left_go_on_between_tasks_and_old_news_says_so(
 def test_a_process_that_got_the_number_of_a_killed_run_is_not_that_run(tmp_path: Path) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
     for since, state in ((time.time(), "preparing"), (psutil.Process().create_time() - 60, "cut short")):
-        store.write_json(tmp_path / ".lock.json", {**holder, "since": since})
+        write_json(tmp_path / ".lock.json", {**holder, "since": since})
         assert read_status(tmp_path)["state"] == state
-    store.write_json(tmp_path / ".lock.json", {**holder, "pid": 2**22 + 1, "since": time.time()})  # beyond any number
+    write_json(tmp_path / ".lock.json", {**holder, "pid": 2**22 + 1, "since": time.time()})  # beyond any number
     assert read_status(tmp_path)["state"] == "cut short"
 
 
 def test_a_store_that_a_later_run_changed_and_left_is_not_finished(tmp_path: Path) -> None:
-    folder = store.slide_folder(tmp_path, "a")
-    marks = {stage: f"first {stage}" for stage in store.STAGES}
-    for stage in store.STAGES:
-        store.publish(folder, stage, marks[stage], {}, lambda group: None)
+    store = SlideStore.in_results(tmp_path, "a")
+    marks = {stage: f"first {stage}" for stage in STAGE_NAMES}
+    for stage in STAGE_NAMES:
+        store.publish(stage, marks[stage], {}, lambda group: None)
     entries = [
         {"slide_id": "a", "status": "ok", "fingerprints": marks},
         {"slide_id": "b", "status": "failed"},  # has nothing in the store
     ]
-    store.write_json(
+    write_json(
         tmp_path / "manifest.json",
         {"slidepipe": "t", "written": "2026-01-01", "tables": "x", "objects": 0, "accepted": 0, "slides": entries},
     )
     assert read_status(tmp_path)["state"] == "finished"
-    store.publish(folder, "embeddings", "of another backbone", {}, lambda group: None)
+    store.publish("embeddings", "of another backbone", {}, lambda group: None)
     status = read_status(tmp_path)
     assert (status["state"], status["changed"]) == ("cut short", ["a"])
     told = tell_status(tmp_path, status)

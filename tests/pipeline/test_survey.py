@@ -16,7 +16,6 @@ from slidepipe.errors import ResultsError, WellError
 from slidepipe.pipeline import survey as wells
 from slidepipe.pipeline.progress import Progress
 from slidepipe.pipeline.survey import find_wells
-from slidepipe.store import slide_store as store
 from slidepipe.store.manifest import RunSummary
 from tests import drawn
 
@@ -223,7 +222,7 @@ def test_a_table_that_cannot_be_written_for_a_while_ends_no_night(
 ) -> None:
     survey, out = folders(tmp_path / "s", "a", "b"), tmp_path / "r"
     played(monkeypatch, {})
-    write, calls = store.write_text, itertools.count(1)
+    write, calls = wells.write_text, itertools.count(1)
 
     def blocked(times: set[int]) -> Callable[[Path, str], None]:
         def attempt(path: Path, text: str) -> None:
@@ -233,10 +232,10 @@ def test_a_table_that_cannot_be_written_for_a_while_ends_no_night(
 
         return attempt
 
-    monkeypatch.setattr(store, "write_text", blocked({2}))
+    monkeypatch.setattr(wells, "write_text", blocked({2}))
     assert run_all(survey, out) == ["ok", "ok"]
     assert len(rows(out / "wells.csv")) == 2
-    monkeypatch.setattr(store, "write_text", blocked({6}))
+    monkeypatch.setattr(wells, "write_text", blocked({6}))
     with pytest.raises(ResultsError, match=r"wells.csv: cannot be written \(Permission denied\)"):
         run_all(survey, out)
 

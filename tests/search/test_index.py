@@ -17,7 +17,8 @@ from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.pipeline.plan import embed_spec, embedding_identity
 from slidepipe.results import Results
 from slidepipe.search import index as search
-from slidepipe.store import slide_store as store
+from slidepipe.store.arrays import write_embeddings
+from slidepipe.store.slide_store import SlideStore
 from tests.synthetic import make_well
 
 
@@ -110,8 +111,8 @@ def test_an_index_is_used_again_until_the_embeddings_change(tmp_path: Path) -> N
     slide_id = Results(folder).manifest["slides"][0]["slide_id"]
     changed = np.asarray(Results(folder).embeddings(slide_id)[...], np.float32)
     changed[0] = np.nan
-    place = store.slide_folder(folder, slide_id)
-    store.publish(place, "embeddings", "again", {}, lambda group: store.write_embeddings(group, changed))
+    store = SlideStore.in_results(folder, slide_id)
+    store.publish("embeddings", "again", {}, lambda group: write_embeddings(group, changed))
     opened = search.open_index(Results(folder))
     assert opened.lengths[0] == 0
     assert (opened.lengths[1:] > 0).all()
@@ -153,8 +154,8 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     for slide in manifest["slides"]:
         names = [f"{slide['slide_id']}:{row:05d}" for row in range(slide["objects"])]
         embedded = embed_crops(backbone, [results.crop(name) for name in names], names, spec.views, spec.batch)
-        place = store.slide_folder(folder, slide["slide_id"])
-        store.publish(place, "embeddings", "mean", {}, lambda group, made=embedded: store.write_embeddings(group, made))
+        store = SlideStore.in_results(folder, slide["slide_id"])
+        store.publish("embeddings", "mean", {}, lambda group, made=embedded: write_embeddings(group, made))
     return folder
 
 

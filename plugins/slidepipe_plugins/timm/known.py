@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slidepipe.classification.reference_set import cache_folder
-from slidepipe.store import slide_store as store
+from slidepipe.store.files import read_json, write_json
 
 #: What of a pretrained config is asked for.
 _KEPT = ("input_size", "crop_pct", "mean", "std", "hf_hub_id", "hf_hub_filename")
@@ -16,7 +16,7 @@ _KEPT = ("input_size", "crop_pct", "mean", "std", "hf_hub_id", "hf_hub_filename"
 
 def remembered(architecture: str) -> dict[str, Any] | None:
     """The pretrained config of a network, if this version of timm has told it before."""
-    kept = store.read_json(_path(architecture))
+    kept = read_json(_path(architecture))
     values = kept.get("values")
     return values if kept.get("architecture") == architecture and isinstance(values, dict) else None
 
@@ -27,7 +27,7 @@ def remember(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(OSError):  # asked again next time
         path = _path(architecture)
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(path, {"architecture": architecture, "values": kept})
+        write_json(path, {"architecture": architecture, "values": kept})
     return kept
 
 
