@@ -75,12 +75,12 @@ def _sections(title: str, metrics: Mapping[str, Any], material: Material, rows: 
         else f"leave-one-slide-out over {len(data['splits'])} slides (groups.csv); retrieval still asks all images"
     )
     yield f"<h1>{escape(title)}</h1><p class='verdict{bad}'>{escape(metrics['verdict'])}.</p>"
-    yield f"<p class=soft>{data['images']} images, {len(data['classes'])} genera; {escape(split)}.</p>"
+    yield f"<p class=muted>{data['images']} images, {len(data['classes'])} genera; {escape(split)}.</p>"
     yield "<h2>Two protocols, not to be mistaken for each other</h2>" + _protocols(metrics)
     yield "<h2>Among the published backbones</h2>" + _leaderboard(rows)
     yield "<h2>Is the evaluation sound?</h2>" + _controls(metrics)
     first = metrics if "published" in metrics["protocols"] else metrics["slidepipe"]
-    of = f"<p class=soft>Under the {'published' if first is metrics else 'slidepipe'} protocol.</p>"
+    of = f"<p class=muted>Under the {'published' if first is metrics else 'slidepipe'} protocol.</p>"
     yield f"<h2>Classification</h2>{of}" + _classification(first)
     yield "<h2>Retrieval</h2>" + _retrieval(metrics)
     yield f"<h2>Genus by genus</h2>{of}" + _genera(first, data["classes"])
@@ -88,7 +88,7 @@ def _sections(title: str, metrics: Mapping[str, Any], material: Material, rows: 
     if "slidepipe" in metrics:
         yield "<h2>The head that may say unknown</h2>" + _head(metrics["slidepipe"]["head"])
     yield f"<h2>Retrievals</h2>{of}" + _galleries(material)
-    yield "<h2>The embeddings at a glance</h2><p class=soft>t-SNE: what lies near is alike; distances far off mean nothing.</p>"
+    yield "<h2>The embeddings at a glance</h2><p class=muted>t-SNE: what lies near is alike; distances far off mean nothing.</p>"
     places = tsne(material.embeddings)
     yield f"<div class=wide>{scatter(places, material.data.labels, material.data.names, material.data.folder.files)}</div>"
     yield "<h2>How this was made</h2>" + _provenance(metrics)
@@ -129,7 +129,7 @@ def _protocols(metrics: Mapping[str, Any]) -> str:
         ["right among the answers", "", _number(held_out.get("precision"))],
     ]
     told = (
-        "<p class=soft>The published columns of other papers compare with the left column only. Intervals: bootstrap over "
+        "<p class=muted>The published columns of other papers compare with the left column only. Intervals: bootstrap over "
         "images, so they speak of other images of these slides, not of other wells.</p>"
     )
     return table(["", "published protocol", "slidepipe's protocol"], rows) + told
@@ -223,7 +223,7 @@ def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
             for count in row
         )
         lines.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    told = "<p class=soft>True genus in rows, what it was taken for in columns, all splits together.</p>"
+    told = "<p class=muted>True genus in rows, what it was taken for in columns, all splits together.</p>"
     return f"{told}<div class=wide><table class=confusion><thead><tr><th></th>{head}</tr></thead>{''.join(lines)}</table></div>"
 
 
@@ -262,7 +262,7 @@ def _head(head: Mapping[str, Any]) -> str:
         f"<div class=pair><div><h3>Coverage against precision</h3>{unit_chart(curves, 'coverage', 'precision')}</div>"
         "<div><h3>Reliability of the p-values</h3>"
         f"{unit_chart(share, 'alpha', 'share of known fossils with p at most alpha', diagonal=True)}"
-        "<p class=soft>On or below the dashed line the promise holds: no more than alpha of the fossils is left unknown.</p>"
+        "<p class=muted>On or below the dashed line the promise holds: no more than alpha of the fossils is left unknown.</p>"
         "</div></div><h3>Each genus left out of the reference set in turn</h3>"
         + table(["hidden genus", "images", "absorbed", "into"], rows, (1, 2))
     )
@@ -271,7 +271,7 @@ def _head(head: Mapping[str, Any]) -> str:
 def _galleries(material: Material) -> str:
     quality = material.scores.precision_at_nk
     order = np.argsort(-quality, kind="stable")
-    legend = "<p class=soft>The image asked about (black), its nearest others: right (green) or wrong (red).</p>"
+    legend = "<p class=muted>The image asked about (black), its nearest others: right (green) or wrong (red).</p>"
     best, worst = order[:_GALLERY_ROWS], order[::-1][:_GALLERY_ROWS]
     return (
         f"{legend}<h3>The ten best</h3>{_gallery(material, best.tolist())}"

@@ -14,13 +14,13 @@ from PIL import Image
 from slidepipe.interfaces import UInt8Array
 
 STYLE = """
-:root { color-scheme: light; --ink: #1c2126; --soft: #5b6670; --line: #d9dee3; --ground: #ffffff; --tint: #f4f6f8;
+:root { color-scheme: light; --ink: #1c2126; --muted: #5b6670; --line: #d9dee3; --ground: #ffffff; --tint: #f4f6f8;
   --mark: #0b6e99; --alert: #a3181f; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1180px; padding: 16px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .4em 0; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
-h3 { font-size: 1rem; margin: 1.2em 0 .3em; } p { max-width: 75ch; margin: .4em 0; } .soft { color: var(--soft); }
+h3 { font-size: 1rem; margin: 1.2em 0 .3em; } p { max-width: 75ch; margin: .4em 0; } .muted { color: var(--muted); }
 .wide { overflow-x: auto; max-width: 100%; } svg, img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 10px; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }

@@ -25,7 +25,7 @@ STYLE = """
 .samples th, .samples td { padding: 2px 6px; } .samples thead th { vertical-align: bottom; }
 .samples th span { writing-mode: vertical-rl; transform: rotate(180deg); font-style: italic; font-weight: 500; }
 .samples th:first-child, .samples td:first-child { position: sticky; left: 0; background: var(--ground); }
-.samples th:first-child { z-index: 1; } .samples .none { color: var(--soft); }
+.samples th:first-child { z-index: 1; } .samples .none { color: var(--muted); }
 .contents { columns: 15em; padding-left: 1.2em; } a { color: var(--mark); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--tint); padding: 10px; font-size: .8rem; }
 .how td { white-space: normal; overflow-wrap: anywhere; }
@@ -126,7 +126,7 @@ def sample_table(
             cells.append(f"<td class=number>{shown}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>\n")
     return (
-        f'<section id="samples"><h2>Samples</h2><p class="soft">Specimens counted: detections as classified, not corrected by a '
+        f'<section id="samples"><h2>Samples</h2><p class="muted">Specimens counted: detections as classified, not corrected by a '
         "review. A dot is none found, an empty cell "
         "not analysed. Percentages with their intervals are in counts_long.csv.</p>"
         '<div class="wide samples" tabindex="0" role="region" aria-label="counts by sample"><table>'
@@ -178,7 +178,7 @@ def further_tables(results: Results) -> str:
         head = [column.replace("_", " ") for column in frame.columns]
         parts.append(
             f"<section><h2>{title}</h2>{table(head, frame.to_numpy().tolist())}"
-            f'<p class="soft">From <a href="{name}">{name}</a>.</p></section>'
+            f'<p class="muted">From <a href="{name}">{name}</a>.</p></section>'
         )
     return "".join(parts)
 
@@ -208,7 +208,7 @@ def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str
     if links is not None:
         head.remove("QuPath")
         said = "A slide's name opens its scan."
-    return f'<section id="slides"><h2>Slides</h2><p class="soft">{said}</p>{table(head, rows, {3, 4})}</section>'
+    return f'<section id="slides"><h2>Slides</h2><p class="muted">{said}</p>{table(head, rows, {3, 4})}</section>'
 
 
 def how_made(results: Results) -> str:

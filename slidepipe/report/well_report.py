@@ -86,7 +86,7 @@ def report_page(results: Results, charts: Mapping[str, str]) -> str:
     title = "Well " + ", ".join(charts)
     parts = [
         f"<header><h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(sections.subtitle(results))}</p></header>',
+        f'<p class="muted">{escape(sections.subtitle(results))}</p></header>',
         sections.failures(results, anchors),
         sections.glance(results),
         *(_chart(results.path / name, well) for well, name in charts.items()),
@@ -119,7 +119,7 @@ def _chart(path: Path, well: str) -> str:
     name = escape(path.name)
     return (
         f'<section class="chart"><h2>Depth chart of {escape(well)}</h2>'
-        f'<p class="soft">The same as <a href="{name}">{name}</a> and, for print, '
+        f'<p class="muted">The same as <a href="{name}">{name}</a> and, for print, '
         f'<a href="{escape(path.stem)}.pdf">{escape(path.stem)}.pdf</a>. The numbers are in the table of samples below.</p>'
         f'<div class="wide" tabindex="0" role="region" aria-label="depth chart"><img src="data:image/svg+xml;base64,{data}" '
         f'alt="Depth chart of well {escape(well)}: a panel a genus, percent of each sample by depth"></div></section>'

@@ -44,13 +44,13 @@ def _page(hits: pd.DataFrame, query: str, opened: dict[str, Results]) -> str:
             f"x {record['x0']}&ndash;{record['x1']}, y {record['y0']}&ndash;{record['y1']}",
         ]
         if len(opened) > 1:
-            lines.append(f'<span class="soft">{escape(results.path.name)}</span>')
+            lines.append(f'<span class="muted">{escape(results.path.name)}</span>')
         figures.append(f"<figure>{image}<figcaption>{'<br>'.join(lines)}</figcaption></figure>\n")
     body = (
         f"<h1>Search</h1><p>The {len(hits)} objects most like {escape(query)}, by {told} of the embeddings, best first.</p>"
         f"{_query_image(query, list(opened.values()))}"
         f'<div class="gallery">{"".join(figures)}</div>'
-        '<p class="soft">The same rows are in <a href="search.csv">search.csv</a>.</p>'
+        '<p class="muted">The same rows are in <a href="search.csv">search.csv</a>.</p>'
     )
     return page(f"Search: {query}", body, STYLE)
 

@@ -36,7 +36,7 @@ def well_page(index: Index) -> str:
     }
     wells = _wells(index)
     body = [
-        f"<header><h1>Well {escape(wells)}</h1><p class='soft'>{escape(sections.subtitle(results))}</p></header>",
+        f"<header><h1>Well {escape(wells)}</h1><p class='muted'>{escape(sections.subtitle(results))}</p></header>",
         "<main>",
         sections.failures(results, anchors),
         sections.glance(results),
@@ -45,7 +45,7 @@ def well_page(index: Index) -> str:
         "<div class='wide' tabindex='0' role='region' aria-label='counts by genus'><table id='counts'><thead><tr>"
         "<th>genus</th><th class=number>counted</th><th class=number>reviewed</th><th class=number>of these drawn by hand</th>"
         "<th class=number>estimate from the draw</th><th class=number>95 %</th></tr></thead><tbody></tbody></table></div>"
-        "<p class='soft'>Counted: as the head answered. Reviewed: with every label in place of its answer, and the "
+        "<p class='muted'>Counted: as the head answered. Reviewed: with every label in place of its answer, and the "
         "fossils that somebody drew. Estimate: what labels of a random draw ('slidepipe review sample') say of all detected "
         "objects.</p></section>",
         sections.sample_table(results, index.genera_in_order, link=grid_link),
@@ -114,7 +114,7 @@ def slide_page(index: Index, number: int) -> str:
         "plus and minus zoom, 0 shows all, comma and full stop step through the objects'>"
         "<canvas id='boxes' class='boxes' aria-hidden='true'></canvas>"
         "<div id='scale' class='scale'><span></span></div></div>"
-        "<aside id='panel' class='panel' aria-label='object'><p class='soft'>Click a box to see its object. "
+        "<aside id='panel' class='panel' aria-label='object'><p class='muted'>Click a box to see its object. "
         "<kbd>,</kbd> and <kbd>.</kbd> step through them.</p><div id='legend'></div></aside></div>"
         "<div id='said' class='said' role='status' aria-live='polite'></div></main>"
     )
@@ -170,8 +170,8 @@ def _inline(svg: str) -> str:
 
 def _chart_section(svg: str) -> str:
     return (
-        "<section class='chart'><h2>Depth chart</h2><p class='soft'>Click a bar to see its specimens; the table of samples below "
-        "has the same links for the keyboard.</p><div class='wide' tabindex='0' role='region' aria-label='depth chart'>"
+        "<section class='chart'><h2>Depth chart</h2><p class='muted'>Click a bar to see its specimens; the table of samples "
+        "below has the same links for the keyboard.</p><div class='wide' tabindex='0' role='region' aria-label='depth chart'>"
         f"{svg}</div></section>"
     )
 

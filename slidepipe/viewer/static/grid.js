@@ -116,7 +116,7 @@ function later() {
 function make(place) {
   const cell = element("div", { class: "cell", role: "option", id: `cell-${place}`, "data-place": place });
   const image = element("img", { src: `/thumb/${told.n[place]}.jpg?v=${stamp}`, alt: "", draggable: "false", decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(element("p", { class: "soft", text: "no picture: these pixels cannot be read" })));
+  image.addEventListener("error", () => image.replaceWith(element("p", { class: "muted", text: "no picture: these pixels cannot be read" })));
   cell.append(image, element("span", { class: "of" }), element("span", { class: "sure" }), element("span", { class: "label" }));
   put(cell, place);
   return cell;

@@ -221,7 +221,7 @@ async function panel(object) {
   const parts = [element("h2", { text: object.id })];
   if (object.n !== null) {
     const crop = element("img", { class: "crop", src: `/crop/${object.n}.jpg?v=${stamp}`, alt: `crop of ${object.id}` });
-    crop.addEventListener("error", () => crop.replaceWith(element("p", { class: "soft", text: "no picture: these pixels cannot be read" })));
+    crop.addEventListener("error", () => crop.replaceWith(element("p", { class: "muted", text: "no picture: these pixels cannot be read" })));
     parts.push(crop);
   }
   parts.push(list, acts);
@@ -395,7 +395,7 @@ labels.addEventListener("change", () => {
     } else {
       chosen = null;
       const held = $("panel").contains(document.activeElement);
-      $("panel").replaceChildren(element("p", { class: "soft", text: "That box is deleted." }), $("legend"));
+      $("panel").replaceChildren(element("p", { class: "muted", text: "That box is deleted." }), $("legend"));
       if (held) root.focus(); // its button is gone
     }
   }
