@@ -23,7 +23,7 @@ from slidepipe.pipeline.plan import embed_spec
 from slidepipe.pipeline.tasks import get_backbone
 from slidepipe.plugins import register_files
 from slidepipe.results import Results
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 
 _SPEC = CropSpec(margin=0.0, long_side_px=256, jpeg_quality=100)
 
@@ -62,7 +62,7 @@ def main() -> None:
     slides = results.manifest["slides"]
     for entry in slides:
         own = results.objects[results.objects["slide_id"] == entry["slide_id"]]
-        with Slide(Path(entry["path"]), entry["mpp_x"]) as slide:
+        with open_slide(Path(entry["path"]), entry["mpp_x"]) as slide:
             boxes = own[["x0", "y0", "x1", "y1"]].to_numpy()[: arguments.objects // len(slides)]
             crops += [cut_crop(slide, box, _SPEC) for box in boxes]
     names = [str(number) for number in range(len(crops))]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from slidepipe.detection.blocks import plan_blocks, plan_grid, read_window
 from slidepipe.detection.detect_slide import detect_block, merge_blocks
 from slidepipe.detectors.density.detector import DensityDetector, DensitySettings
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 
 FOUND_IOU, RIGHT_IOU, LEAST_UM = 0.5, 0.3, 15.0
 Boxes = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ def measure(
     path: Path, truth: list[dict[str, str]], detector: DensityDetector, core_px: int
 ) -> npt.NDArray[np.float64]:
     """Score of one slide, then detection pixels, seconds of reading them once, of reading with halos, of detecting."""
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         grid = plan_grid(slide.meta, detector.mpp)
         blocks = plan_blocks(grid, detector, core_px)
         start = time.perf_counter()

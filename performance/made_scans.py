@@ -11,7 +11,7 @@ import numpy as np
 
 from sample_slides.scanfiles import Tiles, image_tiles, write_svs
 from slidepipe.interfaces import UInt8Array
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 
 SAMPLE = Path(__file__).parent.parent / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs"
 TILE_PX, FACTORS, QUALITY = 256, (1, 4, 16), 80
@@ -26,14 +26,14 @@ IsDense = Callable[[int, int], bool]
 
 def dense_block() -> UInt8Array:
     """A corner of a sample slide: uint8 (4096, 4096, 3), some 80 objects."""
-    with Slide(SAMPLE) as slide:
+    with open_slide(SAMPLE) as slide:
         pixels, _ = slide.read(slide.meta.levels[0], 0, 0, BLOCK_PX, BLOCK_PX)
     return pixels
 
 
 def empty_field(side_px: int = BLOCK_PX) -> UInt8Array:
     """Mounting medium with nothing in it, as bright as the sample slide's field and as grainy: uint8 (side, side, 3)."""
-    with Slide(SAMPLE) as slide:
+    with open_slide(SAMPLE) as slide:
         pixels = slide.read(slide.meta.levels[0], 0, 0, 1024, 1024)[0]
     colour = np.median(pixels, axis=(0, 1))
     grain = np.random.default_rng(1).normal(0, 2, (side_px, side_px, 1)).astype(np.float32)

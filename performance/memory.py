@@ -20,14 +20,14 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sample_slides.scanfiles import image_tiles, write_svs  # noqa: E402  # it is no installed package
-from slidepipe.slides.slide import Slide  # noqa: E402
+from slidepipe.slides.reader import open_slide  # noqa: E402
 
 TILE_PX = 256
 
 
 def write_large(path: Path, gigapixels: float) -> tuple[int, int]:
     """A scan of this size in which one sample slide's middle repeats; returns its size in pixels."""
-    with Slide(ROOT / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs") as slide:
+    with open_slide(ROOT / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs") as slide:
         level = slide.meta.levels[0]
         side = min(level.width_px, level.height_px) // (16 * TILE_PX) * 16 * TILE_PX
         image = np.ascontiguousarray(slide.read(level, 0, 0, side, side)[0])

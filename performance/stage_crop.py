@@ -26,14 +26,16 @@ from slidepipe.crops.cut import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
 from slidepipe.pipeline import tasks
-from slidepipe.slides.slide import TILE_CACHE_BYTES, Level, Slide
+from slidepipe.slides.geometry import Level
+from slidepipe.slides.openslide_reader import OpenSlideReader
+from slidepipe.slides.reader import TILE_CACHE_BYTES, open_slide
 
 WORKERS = 2
 Tile = tuple[int, int, int]
 """Level, column, row of a JPEG tile."""
 
 
-class WatchedSlide(Slide):
+class WatchedSlide(OpenSlideReader):
     """A slide that keeps which tiles each read touched, in order."""
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +43,7 @@ class WatchedSlide(Slide):
         self.touched: list[Tile] = []
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> tuple[UInt8Array, BoolArray]:
-        """Read as :class:`Slide` does, and keep the tiles."""
+        """Read as `OpenSlideReader` does, and record the tiles."""
         self.touched += tiles_of(level, x, y, width, height)
         return super().read(level, x, y, width, height)
 
@@ -82,7 +84,7 @@ def parts_of(boxes: IntArray) -> list[IntArray]:
 
 def read_tiles(path: Path, tiles: set[Tile]) -> None:
     """Read each tile once, row by row, runs of neighbours at a time, and drop the pixels."""
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         for level in slide.meta.levels:
             own = sorted((row, column) for index, column, row in tiles if index == level.index)
             start = 0

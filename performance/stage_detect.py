@@ -16,7 +16,7 @@ from slidepipe.config import DetectorConfig
 from slidepipe.detection.blocks import Grid, plan_blocks, plan_grid
 from slidepipe.detection.detect_slide import BoxTable, detect_block, merge_blocks
 from slidepipe.detectors.density.detector import DensityDetector
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 
 PIECE_PX = 2048
 #: The real scan without a resolution of its own, and what is about right for it.
@@ -26,7 +26,7 @@ REAL, REAL_MPP = "palyno_A.tif", 0.25
 def detect_slide(path: Path, mpp: float | None = None) -> BoxTable:
     """All objects of a scan, as a run finds them."""
     detector = DensityDetector()
-    with Slide(path, mpp) as slide:
+    with open_slide(path, mpp) as slide:
         grid = plan_grid(slide.meta, detector.mpp)
         blocks = plan_blocks(grid, detector, DetectorConfig().block_px)
         return merge_blocks(detect_block(slide, grid, block, detector).table for block in blocks)
@@ -34,13 +34,13 @@ def detect_slide(path: Path, mpp: float | None = None) -> BoxTable:
 
 def detection_grid(path: Path, mpp: float | None = None) -> Grid:
     """The pixels that detection sees of a scan."""
-    with Slide(path, mpp) as slide:
+    with open_slide(path, mpp) as slide:
         return plan_grid(slide.meta, DensityDetector().mpp)
 
 
 def read_level(path: Path, grid: Grid) -> None:
     """Read the pixels that detection needs, once, and drop them."""
-    width, height, scale = grid.width * grid.factor, grid.height * grid.factor, grid.level.openslide_downsample
+    width, height, scale = grid.width * grid.factor, grid.height * grid.factor, grid.level.downsample
     with openslide.OpenSlide(path) as slide:
         for y, x in itertools.product(range(0, height, PIECE_PX), range(0, width, PIECE_PX)):
             corner = round((grid.left_px + x) * scale), round((grid.top_px + y) * scale)

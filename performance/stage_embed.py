@@ -27,7 +27,7 @@ from slidepipe.embedding.embed import embed_crops
 from slidepipe.embedding.square import present
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 
 NAME = "timm:mobilenetv1_100"
 SETTINGS: dict[str, Any] = {"model_kwargs": {"pad_type": "same"}, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -145,7 +145,7 @@ def composite_crops(data: Path, count: int) -> list[bytes]:
     spec, jpegs = crop_spec(), list[bytes]()
     for path in composite_slides(data, 3):
         boxes = detect_slide(path).boxes
-        with Slide(path) as slide:
+        with open_slide(path) as slide:
             for _, crop in cut_crops(slide, boxes, spec):
                 if len(jpegs) == count:
                     return jpegs

@@ -19,7 +19,7 @@ from performance.figures import Measured, Row, at_least
 from performance.scale import NO_DATA, Scale, composite_slides, data_folder
 from performance.stage_detect import detect_slide
 from performance.timing import clocked, median
-from slidepipe.slides.slide import read_meta
+from slidepipe.slides.reader import read_meta
 
 TILE_PX, BLUR_PX, BLOCK_PX, BELOW, LEAST_PX, LEAST_IOU = 2048, 127, 255, 2, 4000, 0.001
 Boxes = npt.NDArray[np.float64]

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from performance.memory import write_large  # noqa: E402  # it is no installed package
-from slidepipe.slides.slide import Box, Slide  # noqa: E402
+from slidepipe.slides.geometry import Box  # noqa: E402
+from slidepipe.slides.reader import open_slide  # noqa: E402
 from slidepipe.viewer.tiles import TILE_PX, Pyramid  # noqa: E402
 from tests.synthetic import make_well  # noqa: E402
 from tests.viewer.server import ViewServer, serving  # noqa: E402
@@ -142,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results, size = make(Path(folder), options.objects, options.gigapixels)
-        with Slide(Path(folder) / "scan.svs") as slide:
+        with open_slide(Path(folder) / "scan.svs") as slide:
             size = (slide.meta.width_px, slide.meta.height_px)
         started = time.monotonic()
         with serving(results):

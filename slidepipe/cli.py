@@ -190,7 +190,7 @@ def info(slide: Path, mpp: float | None) -> None:
     """Say what slidepipe sees in a scan: size, resolution, scanned part, sample."""
     from slidepipe.errors import ResolutionError
     from slidepipe.samples.discover import discover
-    from slidepipe.slides.slide import read_meta
+    from slidepipe.slides.reader import read_meta
 
     sample = discover(slide)[0].sample
     missing = ""
@@ -213,7 +213,7 @@ def info(slide: Path, mpp: float | None) -> None:
         ),
         ("objective", "unknown" if meta.objective_power is None else f"{meta.objective_power:g}x"),
         ("background", "#{:02x}{:02x}{:02x}".format(*meta.background)),
-        ("levels", ", ".join(f"{level.openslide_downsample:g}" for level in meta.levels)),
+        ("levels", ", ".join(f"{level.downsample:g}" for level in meta.levels)),
         ("focal planes", "one is read (the default plane)"),
         ("well", sample.well),
         ("depth", depth),

@@ -27,22 +27,25 @@ from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 if TYPE_CHECKING:  # interfaces imports numpy
     from slidepipe.interfaces import Backbone, Detector, Head
 
-Kind = Literal["backbone", "head", "detector"]
+Kind = Literal["backbone", "head", "detector", "reader"]
 
 GROUPS: dict[Kind, str] = {
     "backbone": "slidepipe.backbones",
     "head": "slidepipe.heads",
     "detector": "slidepipe.detectors",
+    "reader": "slidepipe.readers",
 }
 METHODS: dict[Kind, tuple[str, ...]] = {
     "backbone": ("load", "embed"),
     "head": ("fit", "predict"),
     "detector": ("detect",),
+    "reader": ("can_read", "read", "close"),
 }
 ATTRIBUTES: dict[Kind, tuple[str, ...]] = {
     "backbone": ("name", "dim", "input_px", "license", "source"),
     "head": ("name",),
     "detector": ("name", "mpp", "halo_um", "align_px"),
+    "reader": ("name", "meta"),
 }
 """What a built plugin must have besides its methods."""
 
@@ -54,7 +57,7 @@ class PluginInfo:
     """One plugin as its metadata describes it; nothing of it has been imported.
 
     Attributes:
-        kind: "backbone", "head" or "detector".
+        kind: "backbone", "head", "detector" or "reader".
         name: what the user calls it (the part before a colon).
         distribution: the package that ships it, or the path of a file given with ``--plugin``.
         version: of the distribution; empty for a file.
@@ -253,6 +256,11 @@ def register_file(path: Path | str) -> list[PluginInfo]:
 def register_files(paths: Iterable[Path | str]) -> list[PluginInfo]:
     """Register several files, as every worker of a run does before its first task."""
     return [info for path in paths for info in register_file(path)]
+
+
+def registered_files() -> tuple[str, ...]:
+    """Return the module names of the registered plugin files. They change when a file is added or edited."""
+    return tuple(_local_files)
 
 
 def _import_file(path: Path, module_name: str) -> ModuleType:

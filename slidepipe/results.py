@@ -11,7 +11,7 @@ import zarr
 from slidepipe.crops.cut import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
-from slidepipe.slides.slide import borrow_slide
+from slidepipe.slides.handles import cached_slide
 from slidepipe.store.arrays import CropReader
 from slidepipe.store.manifest import MANIFEST, read_manifest
 from slidepipe.store.slide_store import SlideStore
@@ -117,7 +117,7 @@ class Results:
         settings = self.manifest["settings"]["crops"]
         spec = CropSpec(settings["margin"], settings["long_side_px"], settings["jpeg_quality"])
         try:
-            slide = borrow_slide(Path(entry["path"]), (entry["mpp_x"] + entry["mpp_y"]) / 2, entry["identity"])
+            slide = cached_slide(Path(entry["path"]), (entry["mpp_x"] + entry["mpp_y"]) / 2, entry["identity"])
             return encode_crop(cut_crop(slide, self._boxes(slide_id)[row], spec), spec)
         except SlideError:
             return b""

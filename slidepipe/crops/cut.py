@@ -14,7 +14,8 @@ from PIL import Image
 
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import IntArray, UInt8Array
-from slidepipe.slides.slide import TILE_CACHE_BYTES, Box, Level, Slide, SlideMeta
+from slidepipe.slides.geometry import Box, Level, SlideMeta
+from slidepipe.slides.reader import TILE_CACHE_BYTES, SlideReader
 
 #: Height of the bands in which crops are taken, level-0 pixels: one or two rows of JPEG tiles.
 _BAND_PX = 1024
@@ -51,7 +52,7 @@ def slide_order(boxes: IntArray) -> IntArray:
     return np.lexsort((boxes[:, 1], x, band)).astype(np.int64)
 
 
-def cut_crop(slide: Slide, box: Sequence[int], spec: CropSpec) -> UInt8Array:
+def cut_crop(slide: SlideReader, box: Sequence[int], spec: CropSpec) -> UInt8Array:
     """The crop of one object: uint8 (h, w, 3) sRGB, long side at most ``spec.long_side_px``, the object's own aspect.
 
     Raises:
@@ -66,9 +67,9 @@ def cut_crop(slide: Slide, box: Sequence[int], spec: CropSpec) -> UInt8Array:
     return _shrunk(rgb, spec.long_side_px)
 
 
-def cut_crops(slide: Slide, boxes: IntArray, spec: CropSpec) -> Iterator[tuple[int, UInt8Array | RegionError]]:
+def cut_crops(slide: SlideReader, boxes: IntArray, spec: CropSpec) -> Iterator[tuple[int, UInt8Array | RegionError]]:
     """Row and crop of each of ``boxes`` (N, 4), in slide order; in place of a crop that cannot be read, the error."""
-    slide.keep_tiles(TILE_CACHE_BYTES)
+    slide.set_cache_size(TILE_CACHE_BYTES)
     for row in slide_order(boxes):
         try:
             yield int(row), cut_crop(slide, boxes[row], spec)
@@ -104,5 +105,5 @@ def _shrunk(rgb: UInt8Array, long_side_px: int) -> UInt8Array:
 
 def _level_for(levels: Sequence[Level], shrink: float) -> Level:
     # The coarsest level that still has at least the pixels asked for; 1 % short of them is not worth four times the reading.
-    usable = [level for level in levels if level.openslide_downsample <= max(1.0, shrink) * 1.01]
-    return max(usable, key=lambda level: level.openslide_downsample)
+    usable = [level for level in levels if level.downsample <= max(1.0, shrink) * 1.01]
+    return max(usable, key=lambda level: level.downsample)

@@ -14,7 +14,8 @@ import numpy as np
 
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, Detector, Region, UInt8Array
-from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.geometry import Box, Level, SlideMeta
+from slidepipe.slides.reader import SlideReader
 
 #: A level up to this much coarser than wanted is still taken: it saves three quarters of the pixels.
 _COARSER_BY = 1.25
@@ -89,8 +90,8 @@ def plan_grid(meta: SlideMeta, mpp: float) -> Grid:
 
     The coarsest level that is not much coarser than wanted, averaged down by a whole factor to come nearest to it.
     """
-    usable = [level for level in meta.levels if meta.mpp * level.openslide_downsample <= mpp * _COARSER_BY]
-    level = max(usable, key=lambda level: level.openslide_downsample) if usable else meta.levels[0]
+    usable = [level for level in meta.levels if meta.mpp * level.downsample <= mpp * _COARSER_BY]
+    level = max(usable, key=lambda level: level.downsample) if usable else meta.levels[0]
     level_mpp = meta.mpp * math.sqrt(level.downsample_x * level.downsample_y)
     factor = max(1, round(mpp / level_mpp))
     left, top = math.floor(meta.bounds.x0 / level.downsample_x), math.floor(meta.bounds.y0 / level.downsample_y)
@@ -134,7 +135,7 @@ def plan_blocks(grid: Grid, detector: Detector, core_px: int) -> list[Block]:
     return blocks
 
 
-def read_window(slide: Slide, grid: Grid, window: Box) -> Window:
+def read_window(slide: SlideReader, grid: Grid, window: Box) -> Window:
     """Read a window cell by cell; a cell that cannot be read is marked failed and the rest kept."""
     height, width = window.height, window.width
     rgb = np.empty((height, width, 3), np.uint8)  # every pixel is of a cell
@@ -161,9 +162,9 @@ def _cells(window: Box) -> Iterator[Box]:
             yield Box(left, top, left + CELL_PX, top + CELL_PX).intersection(window)
 
 
-def _read_cell(slide: Slide, grid: Grid, cell: Box) -> tuple[UInt8Array, BoolArray]:
+def _read_cell(slide: SlideReader, grid: Grid, cell: Box) -> tuple[UInt8Array, BoolArray]:
     factor = grid.factor
-    whole = float(grid.level.openslide_downsample).is_integer()
+    whole = float(grid.level.downsample).is_integer()
     # Reading only the wanted part of a cell gives other pixels where the factor is no whole number: there, read the cell whole.
     read = cell
     if not whole:

@@ -7,7 +7,8 @@ import numpy as np
 
 from slidepipe.detection.blocks import Block, Grid, read_window
 from slidepipe.interfaces import BoolArray, Detections, Detector, FloatArray, IntArray
-from slidepipe.slides.slide import BLOCK_CACHE_BYTES, Slide, SlideMeta
+from slidepipe.slides.geometry import SlideMeta
+from slidepipe.slides.reader import BLOCK_CACHE_BYTES, SlideReader
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class BlockResult:
     """Pairs of region ("x0,y0,x1,y1" in level-0 pixels, or "" where unknown) and reason."""
 
 
-def detect_block(slide: Slide, grid: Grid, block: Block, detector: Detector) -> BlockResult:
+def detect_block(slide: SlideReader, grid: Grid, block: Block, detector: Detector) -> BlockResult:
     """Read one block with its halo, detect, and keep what the block owns.
 
     A part that cannot be read is shown to the detector as not scanned and counted as lost, never as empty field.
     """
-    slide.keep_tiles(BLOCK_CACHE_BYTES)
+    slide.set_cache_size(BLOCK_CACHE_BYTES)
     window = read_window(slide, grid, block.window)
     core = block.core
     offset = np.array([block.window.x0, block.window.y0], float)

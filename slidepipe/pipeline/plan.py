@@ -17,7 +17,8 @@ from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, 
 from slidepipe.paths import absolute
 from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec, SlideJob
 from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
-from slidepipe.slides.slide import Box, SlideMeta, identify_slide, read_meta
+from slidepipe.slides.geometry import Box, SlideMeta
+from slidepipe.slides.reader import identify_slide, read_meta
 from slidepipe.store.files import file_sha256, fingerprint
 from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 

@@ -25,7 +25,9 @@ from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_devi
 from slidepipe.errors import RegionError, SlidepipeError
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.paths import relocate, relocate_path
-from slidepipe.slides.slide import Box, Slide, borrow_slide
+from slidepipe.slides.geometry import Box
+from slidepipe.slides.handles import cached_slide
+from slidepipe.slides.reader import SlideReader
 from slidepipe.store.arrays import read_array, write_embedding_parts, write_jpegs
 from slidepipe.store.slide_store import SlideStore, StageName
 
@@ -99,9 +101,9 @@ class SlideJob:
     keep_crops: bool = True
     fingerprints: dict[StageName, str] = field(default_factory=dict)
 
-    def borrow(self) -> Slide:
+    def borrow(self) -> SlideReader:
         """The slide's handle of this thread."""
-        return borrow_slide(self.path, self.mpp, self.identity)
+        return cached_slide(self.path, self.mpp, self.identity)
 
     def without_path(self, reason: str) -> str:
         """A reason without the slide's path, which its row names anyhow and which is another one on another machine."""

@@ -15,10 +15,8 @@ from pathlib import Path
 
 from slidepipe.errors import WellError
 from slidepipe.paths import absolute
-from slidepipe.slides.slide import check_mpp
-
-#: Suffixes taken for slides in a folder. DICOM is left out (one slide is many files): name such a slide in a list file.
-SLIDE_SUFFIXES = frozenset({".mrxs", ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".bif", ".svslide"})
+from slidepipe.slides.geometry import check_mpp
+from slidepipe.slides.reader import is_slide, slide_of_folder, slide_suffixes
 
 #: Ditch cuttings, sidewall core, core (chip), conventional core: how they end a name, after the m of the depth.
 SAMPLE_TYPES = ("SWC", "DC", "CC", "C")
@@ -108,7 +106,7 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
     if source.is_dir():
         root, paths = source, _slides_below(source)
         if not paths:
-            suffixes = " ".join(sorted(SLIDE_SUFFIXES))
+            suffixes = " ".join(slide_suffixes())
             raise WellError(f"{source}: no slides in this folder or below it (looked for {suffixes})")
         overrides = _read_samples(source / SAMPLES_FILE)
     elif source.suffix.lower() in {".txt", ".lst", ".list"}:
@@ -190,21 +188,19 @@ def _slides_below(folder: Path) -> list[Path]:
             ) from error
         if (here / "manifest.json").exists() and (here / "slides").is_dir():
             continue
-        if here != folder and any(entry.name == "Slidedat.ini" for entry in entries):
-            found.append(
-                here.with_name(here.name + ".mrxs")
-            )  # is missing: listed, so that the slide is not lost unsaid
-            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir() and entry.suffix.lower() not in SLIDE_SUFFIXES:
-                if not entry.with_name(entry.name + ".mrxs").exists():  # a MIRAX slide's own data
-                    pending.append(entry)
-            elif (
-                entry.suffix.lower() in SLIDE_SUFFIXES
-            ):  # a folder of such a name too: it cannot be opened, and is listed so
+            if is_slide(
+                entry
+            ):  # a folder with a slide's suffix too: it cannot be opened, and the run lists it as failed
                 found.append(entry)
+            elif entry.is_dir():
+                slide = slide_of_folder(entry)
+                if slide is None:
+                    pending.append(entry)
+                elif not slide.exists():  # only the slide's data is left: the run lists the slide as failed
+                    found.append(slide)
     return sorted(found)
 
 

@@ -1,1 +1,1 @@
-"""Slides: what a scan is, opened by a reader, in level-0 pixels."""
+"""Slides: open whole-slide scans of any format and read their pixels in level-0 coordinates."""

@@ -1,10 +1,13 @@
-"""What a MIRAX header claims, checked before OpenSlide believes it.
+"""MIRAX scans: which files belong to one, and whether its header is plausible.
 
-OpenSlide asks for memory by some numbers of ``Slidedat.ini`` and of the index, and ends the process where it gets none; and it
-looks for tiles over the whole distance to the farthest stored position, so that one damaged position makes every read take
-minutes or for ever.
+The header is checked before OpenSlide opens the scan, for two reasons. OpenSlide allocates memory by some numbers of
+``Slidedat.ini`` and of the index, and ends the process where it gets none. And it searches for tiles up to the farthest stored
+position, so one damaged position makes every read take minutes, or never end.
+
+File format: https://openslide.org/formats/mirax/.
 """
 
+import os
 import re
 import struct
 import zlib
@@ -15,7 +18,7 @@ import numpy as np
 
 from slidepipe.errors import SlideError
 
-#: The largest believable values. A large slide at 0.1 um a pixel has some 3000 x 7000 images of 256 px.
+# The largest plausible values. A large slide at 0.1 um per pixel has about 3000 x 7000 images of 256 px.
 _LIMITS = {
     "IMAGENUMBER_X": 2**16,
     "IMAGENUMBER_Y": 2**16,
@@ -25,30 +28,51 @@ _LIMITS = {
     "IMAGE_CONCAT_FACTOR": 16,
     "FILE_COUNT": 2**16,
 }
+_SUFFIX = ".mrxs"
 _COUNT_LIMIT = 1000
 _IMAGES_LIMIT = 2**24
 _LINE = re.compile(rb"^[ \t]*(\w+)[ \t]*=[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE)
 _COUNT = re.compile(r"(NON)?HIER_(\d+_)?COUNT")
 _NUMBER = re.compile(r"[+-]?\d+")
 
-#: A camera position in the position buffer: whether it was scanned, and where it lies in level-0 pixels.
+# A camera position in the position buffer: whether it was scanned, and its place in level-0 pixels.
 _POSITION = np.dtype([("flag", "u1"), ("x", "<i4"), ("y", "<i4")])
 _POSITION_LAYERS = ("VIMSLIDE_POSITION_BUFFER", "StitchingIntensityLayer")
 
 
-def check_mirax(path: Path) -> None:
-    """Check the header and the tile positions of the MIRAX scan ``path``.
+def is_mirax(path: Path) -> bool:
+    """Return whether a path has the suffix of a MIRAX scan."""
+    return path.suffix.lower() == _SUFFIX
 
-    Layout: openslide.org/formats/mirax. Anything else that is wrong OpenSlide tells by itself.
+
+def data_files(path: Path) -> list[Path]:
+    """Return the files in the data folder of the MIRAX scan ``path``, sorted.
 
     Raises:
-        SlideError: the folder is missing, or a number cannot be right.
-        OSError: a file cannot be read.
+        OSError: The folder cannot be listed.
+    """
+    return sorted(file for file in path.with_suffix("").iterdir() if file.is_file())
+
+
+def slide_of_folder(folder: Path) -> Path | None:
+    """Return the MIRAX scan whose data a folder holds, even if the ``.mrxs`` file is missing; None for any other folder."""
+    slide = folder.with_name(folder.name + _SUFFIX)
+    # os.path.exists, because Path.exists raises an error for a folder without permission.
+    is_data = slide.exists() or os.path.exists(folder / "Slidedat.ini")  # noqa: PTH110
+    return slide if is_data else None
+
+
+def check_mirax(path: Path) -> None:
+    """Check the header and the tile positions of the MIRAX scan ``path``. OpenSlide itself reports any other damage.
+
+    Raises:
+        SlideError: The data folder is missing, or a number is not possible.
+        OSError: A file cannot be read.
     """
     folder = path.with_suffix("")
     if not folder.is_dir():
         raise SlideError(
-            f"{path}: its folder '{path.stem}' with the image data is missing. Copy the folder beside the .mrxs file"
+            f"{path}: its folder '{path.stem}' with the image data is missing. Copy the folder to where the .mrxs file is"
         )
     header = folder / "Slidedat.ini"
     values: dict[str, str] = {}
@@ -57,27 +81,27 @@ def check_mirax(path: Path) -> None:
         values.setdefault(name, value)
         limit = _COUNT_LIMIT if _COUNT.fullmatch(name) else _LIMITS.get(name)
         if limit is not None and _NUMBER.fullmatch(value) and not 0 <= int(value) <= limit:
-            raise SlideError(f"{header}: {name} = {value} cannot be right. The file is damaged: copy it again")
+            raise SlideError(f"{header}: {name} = {value} is not possible. The file is damaged: copy it again")
     try:
         columns, rows = int(values["IMAGENUMBER_X"]), int(values["IMAGENUMBER_Y"])
         span_x, span_y = columns * int(values["DIGITIZER_WIDTH"]), rows * int(values["DIGITIZER_HEIGHT"])
     except (KeyError, ValueError):
-        return  # OpenSlide says which is missing
+        return  # OpenSlide reports which one is missing
     if columns * rows > _IMAGES_LIMIT:
-        raise SlideError(f"{header}: {columns} x {rows} images cannot be right. The file is damaged: copy it again")
+        raise SlideError(f"{header}: {columns} x {rows} images are not possible. The file is damaged: copy it again")
     positions = _positions(folder, values)
     scanned = positions[(positions["flag"] & 1) == 1]
     for axis, span in (("x", span_x), ("y", span_y)):
         away = scanned[axis][(scanned[axis] < -span) | (scanned[axis] > 2 * span)]
         if len(away):
             raise SlideError(
-                f"{path}: a tile is said to lie at {axis} = {away[0]} px, far off the slide ({span} px). The data files are "
-                "damaged: copy them again"
+                f"{path}: the stored position of a tile is {axis} = {away[0]} px, far outside the slide ({span} px). The data "
+                "files are damaged: copy them again"
             )
 
 
 def _positions(folder: Path, values: Mapping[str, str]) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
-    """The position buffer; empty where there is none or the way to it is broken, of which OpenSlide tells."""
+    """Return the position buffer. It is empty if the scan has none or if it cannot be found, which OpenSlide reports."""
     none = np.zeros(0, _POSITION)
     try:
         layers = [values[f"NONHIER_{layer}_NAME"] for layer in range(int(values["NONHIER_COUNT"]))]
@@ -91,8 +115,8 @@ def _positions(folder: Path, values: Mapping[str, str]) -> "np.ndarray[tuple[int
         data = folder / values[f"FILE_{number}"]
         if offset < 0 or length < 0 or offset + length > data.stat().st_size:
             raise SlideError(
-                f"{folder / values['INDEXFILE']}: {length} bytes at {offset} of {data.name} are not in that file. "
-                "A file is damaged or cut short: copy both again"
+                f"{folder / values['INDEXFILE']}: {length} bytes at {offset} of {data.name} are outside that file. "
+                "One of the two files is damaged or incomplete: copy both again"
             )
         with data.open("rb") as file:
             file.seek(offset)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slidepipe import plugins
-from slidepipe.errors import SlidepipeError
+from slidepipe.errors import PluginError, SlidepipeError
 from slidepipe.plugins import Kind
 from slidepipe.testing import conformance, conformance_detector
 from slidepipe.testing.conformance import CheckFailure, require
@@ -153,9 +153,13 @@ def run_checks(
     """Run the checks of the plugin called ``name``, yielding each result as it comes.
 
     Raises:
-        PluginError: there is no such plugin.
+        PluginError: there is no such plugin, or it is a reader, for which there are no checks.
         SettingsError: it cannot be built with these settings.
     """
+    if kind == "reader":
+        raise PluginError(
+            f"reader {name!r}: there are no checks for readers. Open one of its slides with 'slidepipe info'"
+        )
     plugins.create(kind, name, settings, weights)  # what is wrong already here is an error of its own, not a check's
 
     def make() -> Any:

@@ -32,7 +32,7 @@ from slidepipe.viewer.well import ALL, SORTS, STATES, Index, Query, Well
 
 STATIC = Path(__file__).with_name("static")
 
-#: Threads that read pixels. Each holds at most two scans open (see :func:`slidepipe.slides.slide.borrow_slide`).
+#: Threads that read pixels. Each holds at most two scans open (see :func:`slidepipe.slides.handles.cached_slide`).
 _PIXEL_THREADS = 2
 _TILE_CACHE_BYTES, _THUMBNAIL_CACHE_BYTES = 48 * 2**20, 96 * 2**20
 

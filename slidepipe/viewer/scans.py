@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from slidepipe.errors import SlideError
-from slidepipe.slides.slide import Box, Slide, borrow_slide
+from slidepipe.slides.geometry import Box
+from slidepipe.slides.handles import cached_slide
+from slidepipe.slides.reader import SlideReader
 from slidepipe.viewer.tiles import Pyramid
 
 
@@ -23,7 +25,7 @@ def scan_bounds(entry: Mapping[str, Any]) -> Box:
     return Box(x0, y0, x1, y1)
 
 
-def open_scan(entry: Mapping[str, Any], folder: Path | None) -> tuple[Slide, Pyramid]:
+def open_scan(entry: Mapping[str, Any], folder: Path | None) -> tuple[SlideReader, Pyramid]:
     """The calling thread's open scan of a slide.
 
     Raises:
@@ -31,7 +33,7 @@ def open_scan(entry: Mapping[str, Any], folder: Path | None) -> tuple[Slide, Pyr
     """
     bounds = scan_bounds(entry)
     path = scan_path(entry, folder)
-    slide = borrow_slide(path, (float(entry["mpp_x"]) + float(entry["mpp_y"])) / 2)
+    slide = cached_slide(path, (float(entry["mpp_x"]) + float(entry["mpp_y"])) / 2)
     size = (slide.meta.width_px, slide.meta.height_px)
     if size != (entry["width_px"], entry["height_px"]):
         raise SlideError(

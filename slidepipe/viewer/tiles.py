@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from slidepipe.errors import RegionError
-from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.geometry import Box, Level, SlideMeta
+from slidepipe.slides.reader import SlideReader
 
 TILE_PX, OVERLAP_PX = 510, 1
 _QUALITY = 82
@@ -54,7 +55,7 @@ class Pyramid:
         return box if column * TILE_PX < width and row * TILE_PX < height else None
 
 
-def render_tile(slide: Slide, pyramid: Pyramid, level: int, tile: Box) -> bytes:
+def render_tile(slide: SlideReader, pyramid: Pyramid, level: int, tile: Box) -> bytes:
     """A tile as JPEG. What cannot be read is hatched, so that nobody takes it for an empty slide."""
     scale = 2 ** (pyramid.top - level)
     source = _nearest(slide.meta, scale)
@@ -65,11 +66,11 @@ def render_tile(slide: Slide, pyramid: Pyramid, level: int, tile: Box) -> bytes:
 
 def _nearest(meta: SlideMeta, scale: float) -> Level:
     """The coarsest level that has the pixels wanted; one per cent short of them is not worth four times the reading."""
-    usable = [level for level in meta.levels if level.openslide_downsample <= scale * 1.01]
-    return max(usable, key=lambda level: level.openslide_downsample) if usable else meta.levels[0]
+    usable = [level for level in meta.levels if level.downsample <= scale * 1.01]
+    return max(usable, key=lambda level: level.downsample) if usable else meta.levels[0]
 
 
-def _render(slide: Slide, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
+def _render(slide: SlideReader, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
     x0, x1 = ((bounds.x0 + min(edge * scale, bounds.width)) / source.downsample_x for edge in (tile.x0, tile.x1))
     y0, y1 = ((bounds.y0 + min(edge * scale, bounds.height)) / source.downsample_y for edge in (tile.y0, tile.y1))
     left, top = math.floor(x0), math.floor(y0)
@@ -89,7 +90,7 @@ def _render(slide: Slide, source: Level, bounds: Box, scale: float, tile: Box) -
     return image.resize((tile.width, tile.height), Image.Resampling.BILINEAR, box=part, reducing_gap=3.0)
 
 
-def _in_halves(slide: Slide, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
+def _in_halves(slide: SlideReader, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
     if tile.width >= tile.height:
         middle = (tile.x0 + tile.x1) // 2
         halves = Box(tile.x0, tile.y0, middle, tile.y1), Box(middle, tile.y0, tile.x1, tile.y1)

@@ -16,7 +16,8 @@ from slidepipe.crops.cut import (
     slide_order,
 )
 from slidepipe.errors import RegionError
-from slidepipe.slides.slide import Box, Slide
+from slidepipe.slides.geometry import Box
+from slidepipe.slides.reader import SlideReader, open_slide
 from tests import drawn
 
 SPEC = CropSpec(margin=0.1, long_side_px=256, jpeg_quality=92)
@@ -25,11 +26,11 @@ SPEC = CropSpec(margin=0.1, long_side_px=256, jpeg_quality=92)
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory):
     image = drawn.field(4096, 2048, [(1000, 1000, 400, drawn.BROWN), (3000, 500, 60, drawn.AMBER)])
-    with Slide(drawn.svs(tmp_path_factory.mktemp("crops") / "x.svs", image)) as opened:
+    with open_slide(drawn.svs(tmp_path_factory.mktemp("crops") / "x.svs", image)) as opened:
         yield opened
 
 
-def test_a_crop_shows_its_box_with_a_margin(slide: Slide) -> None:
+def test_a_crop_shows_its_box_with_a_margin(slide: SlideReader) -> None:
     crop = cut_crop(slide, (600, 600, 1400, 1400), SPEC)
     assert crop.shape == (256, 256, 3)
     dark = crop.min(axis=2) < 140
@@ -39,16 +40,16 @@ def test_a_crop_shows_its_box_with_a_margin(slide: Slide) -> None:
     np.testing.assert_allclose([rows[-1], columns[-1]], 256 * (1 - share), atol=2)
 
 
-def test_a_small_object_keeps_its_own_pixels(slide: Slide) -> None:
+def test_a_small_object_keeps_its_own_pixels(slide: SlideReader) -> None:
     assert cut_crop(slide, (2940, 440, 3060, 560), SPEC).shape == (144, 144, 3)
 
 
-def test_a_crop_keeps_the_aspect_and_the_long_side(slide: Slide) -> None:
+def test_a_crop_keeps_the_aspect_and_the_long_side(slide: SlideReader) -> None:
     crop = cut_crop(slide, (600, 800, 1700, 1100), CropSpec(0.0, 128, 90))
     assert crop.shape == (35, 128, 3)
 
 
-def test_a_box_at_the_slide_edge_is_cut_there(slide: Slide) -> None:
+def test_a_box_at_the_slide_edge_is_cut_there(slide: SlideReader) -> None:
     assert crop_box((0, 0, 100, 200), SPEC, slide.meta) == Box(0, 0, 120, 220)
     assert crop_box((4000, 1950, 4096, 2048), SPEC, slide.meta) == Box(3990, 1940, 4096, 2048)
 
@@ -62,14 +63,14 @@ def test_slide_order_takes_each_object_once(places: list[tuple[int, int]]) -> No
     assert (np.diff(middle) >= 0).all()
 
 
-def test_jpeg_round_trip_is_close(slide: Slide) -> None:
+def test_jpeg_round_trip_is_close(slide: SlideReader) -> None:
     crop = cut_crop(slide, (600, 600, 1400, 1400), SPEC)
     again = decode_crop(encode_crop(crop, SPEC))
     assert again.shape == crop.shape
     assert np.abs(again.astype(int) - crop).mean() < 2
 
 
-def test_a_reference_as_a_crop_is_what_a_slide_would_have_kept_of_it(slide: Slide) -> None:
+def test_a_reference_as_a_crop_is_what_a_slide_would_have_kept_of_it(slide: SlideReader) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (300, 150, 3), dtype=np.uint8)
     soft = as_stored(image, SPEC)
@@ -83,7 +84,7 @@ def test_an_unreadable_crop_is_told_and_the_others_kept(tmp_path: Path) -> None:
     path = drawn.svs(tmp_path / "x.svs", drawn.field(1024, 1024), factors=(1,))
     drawn.break_tile(path, 0)
     boxes = np.array([(600, 600, 700, 700), (20, 20, 100, 100), (700, 100, 800, 200)], np.int64)
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         crops = dict(cut_crops(slide, boxes, SPEC))
     assert isinstance(crops[1], RegionError)
     assert isinstance(crops[0], np.ndarray)

@@ -10,7 +10,8 @@ from slidepipe.detection.blocks import CELL_PX, plan_blocks, plan_grid, read_win
 from slidepipe.detection.detect_slide import detect_block, merge_blocks
 from slidepipe.detectors.density.detector import DensityDetector
 from slidepipe.interfaces import Detections, Region
-from slidepipe.slides.slide import Box, Level, Slide, SlideMeta
+from slidepipe.slides.geometry import Box, Level, SlideMeta
+from slidepipe.slides.reader import SlideReader, open_slide
 from tests import drawn
 
 
@@ -98,9 +99,9 @@ def test_cores_partition_the_grid_and_windows_hold_the_halo(
 def test_a_window_reads_the_same_pixels_whatever_its_place(tmp_path: Path) -> None:
     # 1531 is no multiple of 4, so the pyramid's factor is no whole number and reading resamples.
     image = drawn.field(4 * 700 + 3, 4 * 600 + 1, [(900, 900, 300, drawn.BROWN), (2000, 1500, 200, drawn.AMBER)])
-    with Slide(drawn.svs(tmp_path / "x.svs", image)) as slide:
+    with open_slide(drawn.svs(tmp_path / "x.svs", image)) as slide:
         grid = plan_grid(slide.meta, 1.0)
-        assert not float(grid.level.openslide_downsample).is_integer()
+        assert not float(grid.level.downsample).is_integer()
         whole = read_window(slide, grid, Box(-64, -64, 768, 704)).region
         for part in (Box(0, 0, 64, 64), Box(448, 384, 640, 576), Box(CELL_PX - 64, -64, CELL_PX + 64, 320)):
             region = read_window(slide, grid, part).region
@@ -111,7 +112,7 @@ def test_a_window_reads_the_same_pixels_whatever_its_place(tmp_path: Path) -> No
 
 def test_averaging_down_keeps_the_picture(tmp_path: Path) -> None:
     image = drawn.field(1024, 1024, [(500, 400, 150, drawn.BROWN)])
-    with Slide(drawn.svs(tmp_path / "one-level.svs", image, factors=(1,))) as slide:
+    with open_slide(drawn.svs(tmp_path / "one-level.svs", image, factors=(1,))) as slide:
         grid = plan_grid(slide.meta, 1.0)
         assert (grid.level.index, grid.factor, grid.width) == (0, 4, 256)
         region = read_window(slide, grid, Box(0, 0, 256, 256)).region
@@ -120,7 +121,7 @@ def test_averaging_down_keeps_the_picture(tmp_path: Path) -> None:
         assert region.mpp == pytest.approx(1.0)
 
 
-def detect_all(slide: Slide, block_px: int) -> tuple[list[list[int]], float, float, list[tuple[str, str]]]:
+def detect_all(slide: SlideReader, block_px: int) -> tuple[list[list[int]], float, float, list[tuple[str, str]]]:
     detector = DensityDetector(DensityDetector.Settings())
     grid = plan_grid(slide.meta, detector.mpp)
     results = [detect_block(slide, grid, block, detector) for block in plan_blocks(grid, detector, block_px)]
@@ -144,7 +145,7 @@ def test_boxes_do_not_depend_on_block_size(tmp_path: Path) -> None:
         drawn.svs(tmp_path / "x.svs", image[:, :3583]),
         drawn.mirax(tmp_path / "y.mrxs", image, missing=[(3, 3), (7, 2)]),
     ):
-        with Slide(path) as slide:
+        with open_slide(path) as slide:
             boxes, analysed, lost, _ = detect_all(slide, 4096)
             assert len(boxes) > 15
             assert lost == 0
@@ -156,7 +157,7 @@ def test_boxes_do_not_depend_on_block_size(tmp_path: Path) -> None:
 
 def test_boxes_lie_on_what_was_drawn(tmp_path: Path) -> None:
     discs = [(600, 700, 100, drawn.BROWN), (1500, 500, 140, drawn.AMBER), (900, 1500, 60, drawn.GREEN)]
-    with Slide(drawn.mirax(tmp_path / "x.mrxs", drawn.field(2048, 2048, discs), offset_tiles=(3, 5))) as slide:
+    with open_slide(drawn.mirax(tmp_path / "x.mrxs", drawn.field(2048, 2048, discs), offset_tiles=(3, 5))) as slide:
         boxes, analysed, _, _ = detect_all(slide, 2048)
     # Level-0 pixels of the whole slide: the bounds' offset is in them.
     wanted = sorted([x - r + 768, y - r + 1280, x + r + 768, y + r + 1280] for x, y, r, _ in discs)
@@ -168,7 +169,7 @@ def test_what_cannot_be_read_is_lost_area_once_and_never_an_object(tmp_path: Pat
     image = drawn.field(4096, 4096, [(3000, 3000, 200, drawn.BROWN)])
     path = drawn.svs(tmp_path / "x.svs", image, factors=(1,))
     drawn.break_tile(path, 0)
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         figures = [detect_all(slide, block_px) for block_px in (1024, 300)]
     for boxes, analysed, lost, regions in figures:
         assert len(boxes) == 1

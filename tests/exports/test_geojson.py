@@ -7,7 +7,7 @@ import openslide
 
 from slidepipe.exports.geojson import genus_colours, slide_features, write_geojson
 from slidepipe.results import Results
-from slidepipe.slides.slide import read_meta
+from slidepipe.slides.reader import read_meta
 from tests import drawn
 from tests.synthetic import BOUNDS, make_well
 

@@ -24,7 +24,7 @@ from performance import (
     today,
     whole_run,
 )
-from slidepipe.slides.slide import Slide
+from slidepipe.slides.reader import open_slide
 from slidepipe.store.arrays import write_embeddings, write_jpegs
 from slidepipe.store.slide_store import SlideStore
 from tests import drawn
@@ -117,7 +117,7 @@ def test_today_finds_a_plain_object_and_drops_two_whose_boxes_overlap(disc: Path
 
 
 def test_tiles_of_a_read_are_those_it_touches_within_the_level(disc: Path) -> None:
-    with Slide(disc) as slide:
+    with open_slide(disc) as slide:
         level = slide.meta.levels[0]
     assert list(stage_crop.tiles_of(level, 250, 0, 10, 256)) == [(0, 0, 0), (0, 1, 0)]
     assert list(stage_crop.tiles_of(level, -20, 1000, 30, 500)) == [(0, 0, 3)]

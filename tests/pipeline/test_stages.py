@@ -15,7 +15,9 @@ from slidepipe.pipeline.flow import run_well
 from slidepipe.pipeline.tables import TABLES
 from slidepipe.report import write_report
 from slidepipe.results import Results
-from slidepipe.slides.slide import Slide, _handles
+from slidepipe.slides.handles import _handles
+from slidepipe.slides.openslide_reader import OpenSlideReader
+from slidepipe.slides.reader import SlideReader
 from slidepipe.store.arrays import write_embeddings
 from slidepipe.store.manifest import RunSummary
 from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
@@ -121,11 +123,11 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
         run(well, none, config, crops="none")
 
 
-def failing(times: int, when: Callable[[Slide, tuple[Any, ...]], bool]) -> tuple[Any, list[int]]:
-    """A ``Slide.read`` that fails the first ``times`` times that it is called so."""
-    real, failures = Slide.read, []
+def failing(times: int, when: Callable[[SlideReader, tuple[Any, ...]], bool]) -> tuple[Any, list[int]]:
+    """A ``OpenSlideReader.read`` that fails the first ``times`` times that it is called so."""
+    real, failures = OpenSlideReader.read, []
 
-    def read(self: Slide, *where: Any) -> Any:
+    def read(self: SlideReader, *where: Any) -> Any:
         if len(failures) < times and when(self, where):
             failures.append(1)
             raise RegionError(f"{self.meta.path}: the drive is away")
@@ -134,7 +136,7 @@ def failing(times: int, when: Callable[[Slide, tuple[Any, ...]], bool]) -> tuple
     return read, failures
 
 
-def of_second_slide(slide: Slide, where: tuple[Any, ...]) -> bool:
+def of_second_slide(slide: SlideReader, where: tuple[Any, ...]) -> bool:
     return "200,5" in slide.meta.path.name
 
 
@@ -143,7 +145,7 @@ def test_a_drive_that_stumbles_costs_nothing(
 ) -> None:
     run(well, tmp_path / "whole", config)
     read, failures = failing(3, of_second_slide)
-    monkeypatch.setattr(Slide, "read", read)
+    monkeypatch.setattr(OpenSlideReader, "read", read)
     assert run(well, tmp_path / "results", config).exit_status == 0
     assert len(failures) == 3
     assert tables(tmp_path / "results") == tables(tmp_path / "whole")
@@ -158,16 +160,16 @@ def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
     run(well, tmp_path / "whole", config)
     out = tmp_path / "results"
 
-    def corner(slide: Slide, where: tuple[Any, ...]) -> bool:
+    def corner(slide: SlideReader, where: tuple[Any, ...]) -> bool:
         level, x, y = where[:3]
-        scale = level.openslide_downsample
+        scale = level.downsample
         inside = 0 <= x * scale < 1000 and 0 <= y * scale < 1000
         return "400" in slide.meta.path.name and inside and (scale > 1) == (stage == "detect")
 
     slides = [*SLIDES, "1_2-3 400 mC"]
     read, failures = failing(10**9, corner)
     with monkeypatch.context() as patch:
-        patch.setattr(Slide, "read", read)
+        patch.setattr(OpenSlideReader, "read", read)
         summary = run(well, out, config)
         assert failures
         assert summary.partial == ("1_2-3 400 mC",)
@@ -187,16 +189,16 @@ def test_a_slide_that_fails_is_tried_once_more_at_the_end(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(well, tmp_path / "whole", config)
-    real, opened = Slide._open, []
+    real, opened = OpenSlideReader._open, []
 
-    def away(self: Slide) -> Any:
+    def away(self: SlideReader) -> Any:
         opened.append(self._path.name)
         # The second opening is a worker's, after the plan's.
         if "200,5" in self._path.name and opened.count(self._path.name) == 2:
             raise OSError(116, "Stale file handle")
         return real(self)
 
-    monkeypatch.setattr(Slide, "_open", away)
+    monkeypatch.setattr(OpenSlideReader, "_open", away)
     assert run(well, tmp_path / "results", config).exit_status == 0
     assert tables(tmp_path / "results") == tables(tmp_path / "whole")
 

@@ -135,7 +135,7 @@ def test_samples_csv_goes_before_names(tmp_path: Path, sign: str) -> None:
         (["1_2-3 5 mDC.svs"], "well,depth_m\n", "no column 'slide'"),
         (["1_2-3 5 mDC.svs"], "slide,well\nnothere,1/2-3\n", "'nothere' is not in"),
         (["1_2-3 5 mDC.svs"], "slide,depth_m\n1_2-3 5 mDC,deep\n", "'deep' .* is not a number of metres"),
-        (["1_2-3 5 mDC.svs"], "slide,mpp\n1_2-3 5 mDC,250\n", "250 um a pixel is not a resolution"),
+        (["1_2-3 5 mDC.svs"], "slide,mpp\n1_2-3 5 mDC,250\n", "250 um per pixel is not a resolution"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,perhaps\n", "neither yes nor no"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,yes\n", "every slide is excluded"),
         (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3,7\n", "row 2 has more cells than the header"),

@@ -11,7 +11,7 @@ import pytest
 from performance import mutations, runs
 from slidepipe.errors import ResolutionError, SlideError
 from slidepipe.samples.discover import discover
-from slidepipe.slides.slide import read_meta
+from slidepipe.slides.reader import read_meta
 from tests import drawn
 
 
@@ -45,14 +45,14 @@ WIDTH, TILE_HEIGHT = 256, 323
     ("tag", "number", "value", "message"),
     [
         (WIDTH, 0, 2**31 - 1, "cannot be opened"),
-        (WIDTH, 0, 2**20, "not of the shape of level 0"),
-        (WIDTH, 0, 1280 + 256, "not of the shape of level 0"),  # every tile would lie elsewhere, without an error
-        (WIDTH, 1, 64, "not of the shape of level 0"),
+        (WIDTH, 0, 2**20, "has not the shape of level 0"),
+        (WIDTH, 0, 1280 + 256, "has not the shape of level 0"),  # every tile would lie elsewhere, without an error
+        (WIDTH, 1, 64, "has not the shape of level 0"),
         (
             TILE_HEIGHT,
             1,
             2**28,
-            "tiles of 256 x 268435456 px in level 1 cannot be right",
+            "tiles of 256 x 268435456 px in level 1 are not possible",
         ),  # ends the process that reads it
     ],
 )
@@ -78,7 +78,7 @@ def test_a_header_that_lost_its_text_is_damaged_and_one_that_never_told_a_resolu
     path = mutations.copy_slide(sources[0], tmp_path / "scan.svs")
     data = path.read_bytes()
     path.write_bytes(data.replace(b"Aperio Image", b"Bperio Image"))
-    with pytest.raises(SlideError, match="neither that it is an Aperio scan nor how large a pixel is") as caught:
+    with pytest.raises(SlideError, match="names neither Aperio as its format nor a resolution") as caught:
         read_meta(path)
     assert not isinstance(caught.value, ResolutionError)  # which would keep the whole well from starting
     assert read_meta(path, 0.25).mpp == 0.25

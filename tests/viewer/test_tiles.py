@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slidepipe.errors import SlideError
-from slidepipe.slides.slide import Box, Slide
+from slidepipe.slides.geometry import Box
+from slidepipe.slides.reader import open_slide
 from slidepipe.viewer import tiles
 from slidepipe.viewer.cache import BytesCache
 from slidepipe.viewer.scans import open_scan, why_missing
@@ -52,7 +53,7 @@ def test_tiles_cover_every_level_once(width: int, height: int) -> None:
 
 @pytest.mark.parametrize("down", [0, 1, 2, 3])
 def test_a_tile_shows_its_place_of_the_slide(scan: Path, down: int) -> None:
-    with Slide(scan) as slide:
+    with open_slide(scan) as slide:
         pyramid = Pyramid(Box(0, 0, 1536, 1280))
         level = pyramid.top - down
         whole = Image.fromarray(slide.read(slide.meta.levels[0], 0, 0, 1536, 1280)[0])
@@ -70,7 +71,7 @@ def test_a_tile_shows_its_place_of_the_slide(scan: Path, down: int) -> None:
 
 def test_the_scanned_part_begins_at_its_bounds(tmp_path: Path) -> None:
     path = drawn.mirax(tmp_path / "1_2-3 300 mSWC.mrxs", drawn.field(1536, 1536, DISCS), missing=[(0, 0)])
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         pyramid = Pyramid(slide.meta.bounds)
         box = pyramid.tile(pyramid.top, 1, 0)
         assert box is not None
@@ -84,7 +85,7 @@ def test_the_scanned_part_begins_at_its_bounds(tmp_path: Path) -> None:
 
 
 def test_reading_in_halves_gives_the_same_picture(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Slide(scan) as slide:
+    with open_slide(scan) as slide:
         pyramid = Pyramid(Box(0, 0, 1536, 1280))
         box = pyramid.tile(pyramid.top - 2, 0, 0)
         assert box is not None
@@ -101,7 +102,7 @@ def test_reading_in_halves_gives_the_same_picture(scan: Path, monkeypatch: pytes
 def test_what_cannot_be_read_is_hatched_and_the_rest_is_shown(tmp_path: Path) -> None:
     path = drawn.svs(tmp_path / "a.svs", drawn.field(1024, 1024, [(700, 700, 90, drawn.BROWN)]), factors=(1,))
     drawn.break_tile(path, 0)
-    with Slide(path) as slide:
+    with open_slide(path) as slide:
         pyramid = Pyramid(Box(0, 0, 1024, 1024))
         box = pyramid.tile(pyramid.top - 1, 0, 0)
         assert box is not None
