@@ -1,4 +1,4 @@
-"""The command line: thin, and quick to start. What a command needs is imported when it runs."""
+"""The command line. Each command imports what it needs when it runs, so that the program starts quickly."""
 
 import logging
 import shlex
@@ -19,10 +19,10 @@ EXISTING = click.Path(path_type=Path)
 
 
 class _Group(click.Group):
-    """Turns a user's mistake into one line and exit status 2; ``--debug`` shows where it came from."""
+    """Report a user's mistake in one line with exit status 2; `--debug` shows the traceback."""
 
     def main(self, *args: Any, **keywords: Any) -> Any:
-        """Run the command line; click's own complaints are one line too."""
+        """Run the command line; errors that click finds are reported in one line too."""
         given = args[0] if args else keywords.get("args")
         log_format = wanted_format(sys.argv[1:] if given is None else list(given))
         speak(log_format, logging.WARNING)
@@ -34,18 +34,18 @@ class _Group(click.Group):
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx is not None else "slidepipe"
             message = " ".join(error.format_message().split()).rstrip(".")
-            _complain(f"{message}. See '{command} --help'", "error")
+            _log_error(f"{message}. See '{command} --help'", "error")
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(130)
         sys.exit(status if isinstance(status, int) else 0)
 
     def make_context(self, *args: Any, **keywords: Any) -> click.Context:
-        """Parse the arguments; whoever stops the command that early gets the same line as later."""
+        """Parse the arguments; an interrupt during parsing prints the same line as one during the run."""
         try:
             return super().make_context(*args, **keywords)
         except KeyboardInterrupt:
-            _complain("stopped before it began", "stopped")
+            _log_error("stopped before the command started", "stopped")
             sys.exit(130)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -54,15 +54,15 @@ class _Group(click.Group):
         except SlidepipeError as error:
             if ctx.params.get("debug"):
                 raise
-            _complain(str(error), "error")
+            _log_error(str(error), "error")
             ctx.exit(2)
         except KeyboardInterrupt:
-            _complain("stopped. What is finished is kept: give the same command again to go on", "stopped")
+            _log_error("stopped. Finished work is kept: run the same command again to resume", "stopped")
             ctx.exit(130)
 
 
-def _complain(message: str, event: str) -> None:
-    """One line on stderr, in the form in which the command speaks there."""
+def _log_error(message: str, event: str) -> None:
+    """Log an error in one line on stderr, as text or JSON like all other messages of the command."""
     logging.getLogger("slidepipe").error("%s", message, extra={"event": event})
 
 
@@ -79,37 +79,57 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
             click.option(
-                "--config", type=EXISTING, metavar="FILE", help="Settings (YAML); options given here go before it."
+                "--config",
+                type=EXISTING,
+                metavar="FILE",
+                help="Settings file (YAML); command line options override it.",
             ),
-            click.option("--reference", type=EXISTING, metavar="DIR", help="Labelled crops, one folder a genus."),
-            click.option("--backbone", metavar="NAME", help="Backbone: see 'slidepipe plugins list'."),
-            click.option("--weights", type=EXISTING, metavar="FILE", help="The backbone's weights."),
+            click.option("--reference", type=EXISTING, metavar="DIR", help="Labelled crops, one folder per genus."),
+            click.option("--backbone", metavar="NAME", help="Backbone plugin; see 'slidepipe plugins list'."),
+            click.option("--weights", type=EXISTING, metavar="FILE", help="Weight file of the backbone."),
             click.option(
-                "--views", type=click.Choice(["1", "8"]), help="Average embeddings over 1 view or 8 flips and turns."
+                "--views",
+                type=click.Choice(["1", "8"]),
+                help="Orientations averaged per embedding [default: the backbone's own].",
             ),
-            click.option("--head", metavar="NAME", help="Head: see 'slidepipe plugins list'."),
+            click.option("--head", metavar="NAME", help="Head plugin; see 'slidepipe plugins list'."),
             click.option(
-                "--alpha", type=float, metavar="X", help="Share of a genus's fossils that may be left unknown."
+                "--alpha",
+                type=float,
+                metavar="X",
+                help="Largest fraction of a genus's fossils that may be left unknown.",
             ),
-            click.option("--detector", metavar="NAME", help="Detector: see 'slidepipe plugins list'."),
-            click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+            click.option("--detector", metavar="NAME", help="Detector plugin; see 'slidepipe plugins list'."),
+            click.option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N."),
             click.option(
-                "--mpp", type=float, metavar="X", help="Micrometres a pixel, where the scan does not say or is wrong."
+                "--mpp",
+                type=float,
+                metavar="X",
+                help="Micrometres per pixel, if the scan does not record it or is wrong.",
             ),
-            click.option("--workers", type=int, metavar="N", help="Worker processes; one a core if not given."),
+            click.option("--workers", type=int, metavar="N", help="Worker processes [default: one per core]."),
             click.option(
-                "--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT, a scheduler FILE.json, or slurm."
+                "--scheduler",
+                metavar="WHERE",
+                help="local, threads, tcp://HOST:PORT, a scheduler FILE.json, or slurm [default: local].",
             ),
             click.option(
                 "--dashboard/--no-dashboard",
                 default=None,
-                help="Show Dask's dashboard; shown in a terminal if not given.",
+                help="Show Dask's dashboard [default: only in a terminal].",
             ),
             click.option(
-                "--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="A plugin file to load."
+                "--plugin",
+                "plugins",
+                type=EXISTING,
+                multiple=True,
+                metavar="FILE.py",
+                help="Plugin file; may be repeated.",
             ),
             click.option(
-                "--on-error", type=click.Choice(["continue", "stop"]), help="What to do at a slide that fails."
+                "--on-error",
+                type=click.Choice(["continue", "stop"]),
+                help="What to do when a slide fails [default: continue].",
             ),
         ]
     ):
@@ -120,15 +140,17 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.argument("well", type=EXISTING)
 @click.option(
-    "--out", required=True, type=EXISTING, metavar="RESULTS", help="Folder for the results; used again if it is there."
+    "--out", required=True, type=EXISTING, metavar="RESULTS", help="Results folder; an existing one is resumed."
 )
-@click.option("--each", is_flag=True, help="WELL holds (or lists) many wells: RESULTS gets a folder for each.")
+@click.option(
+    "--each", is_flag=True, help="Treat WELL as a folder (or list) of wells; each well gets its own folder in RESULTS."
+)
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How the run speaks on stderr: a line for people, or a JSON object, for each slide as it ends.",
+    help="Format of messages on stderr: text, or one JSON object per line.",
 )
 @_run_options
 @click.pass_context
@@ -153,23 +175,24 @@ def run(
         outcomes = run_wells(well, out, loaded, lambda status: Progress(bars, status))
         ended = Counter(outcome.status for outcome in outcomes)
         click.echo(f"{len(outcomes)} wells: " + ", ".join(f"{count} {word}" for word, count in sorted(ended.items())))
-        click.echo(f"one row a well: {out / SUMMARY}")
+        click.echo(f"summary, one row per well: {out / SUMMARY}")
         ctx.exit(0 if set(ended) == {"ok"} else 2 if set(ended) == {"refused"} else 1)
     summary = run_well(well, out, loaded, Progress(bars, StatusFile(out)))
-    click.echo(_told(summary))
+    click.echo(_describe(summary))
     ctx.exit(summary.exit_status)
 
 
-def _told(summary: Any) -> str:
+def _describe(summary: Any) -> str:
+    """Return the lines that a finished run prints."""
     done = summary.slides - len(summary.failed)
     lines = [
         f"{done} of {summary.slides} slides analysed: {summary.objects} objects, {summary.accepted} of a known genus"
         + (
             ""
             if summary.redone
-            else " (tried again: no change)"
+            else " (failed slides were tried again without success)"
             if summary.exit_status
-            else " (nothing was left to do)"
+            else " (nothing left to do)"
         )
     ]
     if summary.failed:
@@ -178,16 +201,18 @@ def _told(summary: Any) -> str:
         lines.append(f"partial: {', '.join(summary.partial)}")
     if summary.exit_status:
         again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        lines.append(f"reasons in {summary.results / 'failures.csv'}. To try these slides alone again: {again}")
+        lines.append(f"reasons in {summary.results / 'failures.csv'}. To retry only these slides: {again}")
     lines.append(f"counts by sample: {summary.results / 'counts.csv'}; report: {summary.results / 'report.html'}")
     return "\n".join(lines)
 
 
 @main.command()
 @click.argument("slide", type=EXISTING)
-@click.option("--mpp", type=float, metavar="X", help="Micrometres a pixel, where the scan does not say or is wrong.")
+@click.option(
+    "--mpp", type=float, metavar="X", help="Micrometres per pixel, if the scan does not record it or is wrong."
+)
 def info(slide: Path, mpp: float | None) -> None:
-    """Say what slidepipe sees in a scan: size, resolution, scanned part, sample."""
+    """Show the properties of a scan: size, resolution, scanned part, sample."""
     from slidepipe.errors import ResolutionError
     from slidepipe.samples.discover import discover
     from slidepipe.slides.reader import read_meta
@@ -205,7 +230,7 @@ def info(slide: Path, mpp: float | None) -> None:
         ("slide", str(slide)),
         ("format", meta.vendor),
         ("size", f"{meta.width_px} x {meta.height_px} px"),
-        ("resolution", "unknown" if missing else f"{meta.mpp_x:g} x {meta.mpp_y:g} um a pixel"),
+        ("resolution", "unknown" if missing else f"{meta.mpp_x:g} x {meta.mpp_y:g} um per pixel"),
         (
             "scanned part",
             f"{bounds.width} x {bounds.height} px at {bounds.x0}, {bounds.y0}"
@@ -214,7 +239,7 @@ def info(slide: Path, mpp: float | None) -> None:
         ("objective", "unknown" if meta.objective_power is None else f"{meta.objective_power:g}x"),
         ("background", "#{:02x}{:02x}{:02x}".format(*meta.background)),
         ("levels", ", ".join(f"{level.downsample:g}" for level in meta.levels)),
-        ("focal planes", "one is read (the default plane)"),
+        ("focal planes", "only the default plane is read"),
         ("well", sample.well),
         ("depth", depth),
         ("sample type", sample.sample_type or "not in the name"),
@@ -228,7 +253,7 @@ def info(slide: Path, mpp: float | None) -> None:
 @main.command()
 @click.argument("results", type=EXISTING)
 def status(results: Path) -> None:
-    """Say how the run that writes RESULTS fares, from another terminal, or how it ended."""
+    """Show the progress of the run that writes RESULTS, or its outcome."""
     from slidepipe.pipeline.status import read_status, tell_status
 
     click.echo(tell_status(results, read_status(results)))
@@ -237,7 +262,7 @@ def status(results: Path) -> None:
 @main.command()
 @click.argument("results", type=EXISTING)
 def report(results: Path) -> None:
-    """Write the report of RESULTS anew, with what reviewers have labelled since: report.html, charts, geojson/."""
+    """Rewrite the report of RESULTS with the labels added since the run: report.html, charts, geojson/."""
     from slidepipe.report import write_report
     from slidepipe.review.corrected_counts import correct_counts
 
@@ -254,13 +279,16 @@ def report(results: Path) -> None:
     type=click.Choice(["geojson", "csv", "parquet", "coco"]),
     multiple=True,
     required=True,
-    help="geojson (QuPath), csv (rioja, tidypaleo), parquet or coco (boxes); may be given several times.",
+    help="geojson (for QuPath), csv (for rioja, tidypaleo), parquet or coco (boxes); may be repeated.",
 )
 @click.option(
-    "--out", type=EXISTING, metavar="DIR", help="Where to; RESULTS/exports, or RESULTS/geojson, if not given."
+    "--out",
+    type=EXISTING,
+    metavar="DIR",
+    help="Output folder [default: RESULTS/exports, or RESULTS/geojson for GeoJSON].",
 )
 def export(results: Path, forms: tuple[str, ...], out: Path | None) -> None:
-    """Write RESULTS in the form of another program."""
+    """Convert RESULTS to the formats of other programs."""
     from slidepipe.exports.formats import export as write
 
     for form in forms:
@@ -271,20 +299,20 @@ def export(results: Path, forms: tuple[str, ...], out: Path | None) -> None:
 @main.command()
 @click.argument("results", type=EXISTING, nargs=-1, required=True)
 @click.argument("query", metavar="IMAGE_OR_OBJECT_ID")
-@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Answers wanted.")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Number of objects to return.")
 @click.option(
     "--metric",
     type=click.Choice(["cosine", "euclidean"]),
     default="cosine",
     show_default=True,
-    help="Likeness of embeddings.",
+    help="Similarity measure of embeddings.",
 )
 @click.option(
-    "--device", default="auto", metavar="DEVICE", help="Where an image is embedded: auto, cpu, cuda or cuda:N."
+    "--device", default="auto", metavar="DEVICE", help="Device that embeds an image: auto, cpu, cuda or cuda:N."
 )
-@click.option("--out", type=EXISTING, metavar="DIR", help="Where to; RESULTS/search of the first if not given.")
+@click.option("--out", type=EXISTING, metavar="DIR", help="Output folder [default: search/ in the first RESULTS].")
 def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device: str, out: Path | None) -> None:
-    """Find the objects of RESULTS (one folder or several) that look most like an image or an object."""
+    """Find the objects of one or several RESULTS that are most similar to an image or an object."""
     from slidepipe.search.index import search as find
     from slidepipe.search.page import write_search
 
@@ -299,16 +327,22 @@ def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device:
 
 @main.command()
 @click.argument("results", type=EXISTING)
-@click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8750,
+    show_default=True,
+    help="Port; 0 selects a free one.",
+)
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; beyond this machine a token is asked for.",
+    help="Address to listen on; any address but the default requires a token.",
 )
-@click.option("--slides", type=EXISTING, metavar="DIR", help="Where the scans are now, if they were moved.")
+@click.option("--slides", type=EXISTING, metavar="DIR", help="Current folder of the scans, if they were moved.")
 def view(results: Path, port: int, host: str, slides: Path | None) -> None:
-    """Look at the specimens of RESULTS in a browser, and correct their labels (needs slidepipe[view])."""
+    """View the specimens of RESULTS in a browser and correct their labels (needs slidepipe[view])."""
     from slidepipe.viewer.command import serve
 
     serve(results, host, port, slides, lambda line: click.echo(line))
@@ -316,57 +350,67 @@ def view(results: Path, port: int, host: str, slides: Path | None) -> None:
 
 @main.group()
 def review() -> None:
-    """Have a palynologist check objects, and correct the counts by what they say."""
+    """Draw objects for a palynologist to check; the checked labels correct the counts."""
 
 
 @review.command("sample")
 @click.argument("results", type=EXISTING)
-@click.option("--n", "count", type=click.IntRange(min=1), default=50, show_default=True, help="Objects to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--n", "count", type=click.IntRange(min=1), default=50, show_default=True, help="Number of objects to draw."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the draw.")
 @click.option(
     "--by",
     type=click.Choice(["genus", "sample", "slide"]),
     default="genus",
     show_default=True,
-    help="Strata: the genera over the whole well, or within each sample or slide (corrects each sample's counts).",
+    help="Strata: genera over the whole well, or genera within each sample or slide (then each sample's counts are corrected).",
 )
 def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
-    """Draw objects of RESULTS at random for review: review.csv, their crops and contact sheets."""
+    """Draw random objects of RESULTS for review: review.csv, crops and contact sheets."""
     from slidepipe.review.draw import LABELS, REVIEW, REVIEW_FOLDER
     from slidepipe.review.draw import sample_review as draw
 
     rows = draw(results, count, seed, by)
     click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW}")
-    click.echo(f"crops and contact sheets, numbered as its rows: {results / REVIEW_FOLDER}")
+    click.echo(f"crops and contact sheets, numbered like the rows of the file: {results / REVIEW_FOLDER}")
     click.echo(
-        f"fill its column genus ('not a fossil' where it is none), or write {results / LABELS} (object_id,genus); "
-        "the same run command again corrects the counts"
+        f"fill in the column genus ('not a fossil' for debris), or write {results / LABELS} (object_id,genus). "
+        "Then run the same run command again: it corrects the counts"
     )
 
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--out", required=True, type=EXISTING, metavar="DIR", help="Folder for metrics and report.")
+@click.option("--out", required=True, type=EXISTING, metavar="DIR", help="Output folder for metrics and report.")
 @click.option(
-    "--data", type=EXISTING, metavar="DIR", help="Labelled images; without it the published ones are fetched."
+    "--data", type=EXISTING, metavar="DIR", help="Folder of labelled images [default: download the published images]."
 )
-@click.option("--all", "every", is_flag=True, help="Every installed backbone, in one table.")
+@click.option("--all", "every", is_flag=True, help="Score every installed backbone, in one table.")
 @click.option(
     "--protocol",
     type=click.Choice(["published", "slidepipe", "both"]),
     default="both",
     show_default=True,
-    help="The published evaluation, or views and head as a run uses them.",
+    help="published: the published evaluation; slidepipe: orientations and head as a run uses them.",
 )
-@click.option("--config", type=EXISTING, metavar="FILE", help="Settings (YAML), of the backbone too.")
-@click.option("--weights", type=EXISTING, metavar="FILE", help="The backbone's weights.")
-@click.option("--views", type=click.Choice(["1", "8"]), help="Views averaged under slidepipe's own protocol.")
-@click.option("--head", metavar="NAME", help="Head: see 'slidepipe plugins list'.")
-@click.option("--alpha", type=float, metavar="X", help="Share of a genus's fossils that may be left unknown.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=int, metavar="N", help="Worker processes; one a core if not given.")
-@click.option("--scheduler", metavar="WHERE", help="local, threads, tcp://HOST:PORT or a scheduler FILE.json.")
-@click.option("--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="A plugin file to load.")
+@click.option("--config", type=EXISTING, metavar="FILE", help="Settings file (YAML), including those of the backbone.")
+@click.option("--weights", type=EXISTING, metavar="FILE", help="Weight file of the backbone.")
+@click.option(
+    "--views", type=click.Choice(["1", "8"]), help="Number of orientations averaged under the slidepipe protocol."
+)
+@click.option("--head", metavar="NAME", help="Head plugin; see 'slidepipe plugins list'.")
+@click.option(
+    "--alpha", type=float, metavar="X", help="Largest fraction of a genus's fossils that may be left unknown."
+)
+@click.option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes [default: one per core].")
+@click.option(
+    "--scheduler", metavar="WHERE", help="Scheduler: local, threads, tcp://HOST:PORT or a scheduler FILE.json."
+)
+@click.option(
+    "--plugin", "plugins", type=EXISTING, multiple=True, metavar="FILE.py", help="Plugin file; may be repeated."
+)
 def benchmark(
     name: str | None,
     out: Path,
@@ -401,7 +445,7 @@ def plugins() -> None:
 
 @plugins.command("list")
 def list_plugins() -> None:
-    """List the installed plugins; nothing of them is imported."""
+    """List the installed plugins without importing them."""
     from slidepipe.plugins import list_plugins as listed
 
     rows = [(info.kind, info.name, info.origin, info.error or "") for info in listed()]

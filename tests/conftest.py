@@ -10,7 +10,7 @@ from tests import drawn
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real data, where the machine has it."""
+    """Return the folder of real test data; skip the test if the machine has none."""
     folder = os.environ.get("SLIDEPIPE_TEST_DATA")
     if not folder or not Path(folder).is_dir():
         pytest.skip("SLIDEPIPE_TEST_DATA names no folder of real test data")
@@ -19,7 +19,7 @@ def test_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What fixtures of a module embed is not taken from, nor left in, the cache of who runs the tests."""
+    """Keep module fixtures away from the cache folder of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIDEPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def colour_well(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three small scans of one well (one MIRAX with unscanned tiles) and, beside them, a reference set."""
+    """Return a folder with `well` (three small scans, one MIRAX with unscanned tiles) and `reference`."""
     root = tmp_path_factory.mktemp("colours")
     discs = [
         (x, y, 70 + 3 * index, (drawn.AMBER, drawn.BROWN, drawn.GREEN)[index % 3])
@@ -52,7 +52,7 @@ def test_plugins() -> Path:
 
 @pytest.fixture
 def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
-    """Settings that count the colour well in this process."""
+    """Return settings that count the colour well in this process."""
     return {
         "reference": str(colour_well / "reference"),
         "plugins": [str(test_plugins)],

@@ -1,4 +1,4 @@
-"""A fresh virtual environment that sees this one's packages, to install a plugin into as a stranger would."""
+"""A fresh virtual environment that sees the packages of the current one, to install a third-party plugin into."""
 
 import json
 import os
@@ -32,20 +32,20 @@ class Environment:
         )
 
     def run_line(self, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run a line as a reader of the documentation would type it."""
+        """Run a shell command line, as a reader of the documentation types it."""
         return subprocess.run(
             ["/bin/sh", "-c", command], cwd=cwd, env=self.variables, capture_output=True, text=True, check=False
         )
 
 
 def make(folder: Path) -> Environment:
-    """Make an environment without pip of its own: the packages of this one are seen through a .pth file."""
+    """Make an environment without its own pip; a .pth file makes the packages of the current environment visible."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     environment = Environment(folder)
     purelib = Path(
         environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip()
     )
-    # addsitedir rather than the bare path: it follows the .pth files there, editable installs among them.
+    # addsitedir rather than the bare path: it also processes the .pth files there, which editable installs use.
     lines = [f"import site; site.addsitedir({json.dumps(path)})" for path in site.getsitepackages()]
     (purelib / "parent.pth").write_text("\n".join(lines) + "\n")
     scripts = Path(sysconfig.get_path("scripts"))
@@ -54,7 +54,7 @@ def make(folder: Path) -> Environment:
         text = (scripts / name).read_text().splitlines()
         target.write_text("\n".join([f"#!{environment.python}", *text[1:]]) + "\n")
         target.chmod(0o755)
-    # pip of this environment, working on that one.
+    # The current environment's pip installs into the new one.
     pip = environment.folder / "bin" / "pip"
     pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{environment.python}" "$@"\n')
     pip.chmod(0o755)
@@ -62,7 +62,7 @@ def make(folder: Path) -> Environment:
 
 
 def build_wheel(project: Path, out: Path) -> Path:
-    """Build a project's wheel offline with the build backend of this environment."""
+    """Build a project's wheel offline, with the build backend of the current environment."""
     subprocess.run(
         [
             sys.executable,

@@ -35,7 +35,7 @@ def options(colour_well: Path, test_plugins: Path) -> list[object]:
     ]
 
 
-def test_a_run_ends_with_what_was_counted(colour_well: Path, tmp_path: Path, options: list[object]) -> None:
+def test_run_prints_summary_and_resume_is_noop(colour_well: Path, tmp_path: Path, options: list[object]) -> None:
     status, output = call("run", colour_well / "well", "--out", tmp_path / "r", *options)
     assert status == 0, output
     assert "3 of 3 slides analysed: 27 objects" in output
@@ -43,10 +43,10 @@ def test_a_run_ends_with_what_was_counted(colour_well: Path, tmp_path: Path, opt
     assert (tmp_path / "r" / "report.html").exists()
     status, output = call("run", colour_well / "well", "--out", tmp_path / "r", *options)
     assert status == 0
-    assert "nothing was left to do" in output
+    assert "nothing left to do" in output
 
 
-def test_a_failed_slide_is_exit_status_1(colour_well: Path, tmp_path: Path, options: list[object]) -> None:
+def test_failed_slide_gives_exit_status_1(colour_well: Path, tmp_path: Path, options: list[object]) -> None:
     well = tmp_path / "well"
     drawn.svs(well / "1_2-3 5 mC.svs", drawn.field(512, 512, [(256, 256, 90, drawn.BROWN)]))
     (well / "1_2-3 6 mC.svs").write_bytes(b"no slide")
@@ -76,7 +76,7 @@ def test_a_failed_slide_is_exit_status_1(colour_well: Path, tmp_path: Path, opti
         (["report", "EMPTY"], "no results here"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_status_2(
+def test_bad_input_gives_one_line_and_exit_status_2(
     colour_well: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -104,7 +104,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
         (["run", "w", "--out", "o", "--log-format", "json", "--nope"], "No such option"),
     ],
 )
-def test_where_json_is_asked_for_a_usage_error_is_json_too(arguments: list[str], message: str) -> None:
+def test_usage_error_as_json(arguments: list[str], message: str) -> None:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     (line,) = [json.loads(line) for line in done.stderr.splitlines()]
@@ -115,7 +115,7 @@ def test_where_json_is_asked_for_a_usage_error_is_json_too(arguments: list[str],
 
 
 @pytest.mark.parametrize("where", ["slidepipe.cli.click.Group.make_context", "slidepipe.config.load_config"])
-def test_where_json_is_asked_for_an_early_stop_is_json_too(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_interrupt_as_json(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object, **keywords: object) -> None:
         raise KeyboardInterrupt
 
@@ -126,7 +126,7 @@ def test_where_json_is_asked_for_an_early_stop_is_json_too(where: str, monkeypat
     assert line["event"] == "stopped"
 
 
-def test_info_says_what_is_seen(colour_well: Path, tmp_path: Path) -> None:
+def test_info(colour_well: Path, tmp_path: Path) -> None:
     status, output = call("info", colour_well / "well" / "1_2-3 300 mSWC.mrxs")
     assert status == 0
     for text in ("mirax", "1536 x 1536 px at 1024, 512", "0.25 x 0.25 um", "1/2-3", "300 m", "SWC", "0.1 mm2"):
@@ -139,13 +139,13 @@ def test_info_says_what_is_seen(colour_well: Path, tmp_path: Path) -> None:
     assert call("info", lone, "--mpp", "0.5")[0] == 0
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+def test_debug_shows_traceback(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--debug", "info", str(tmp_path / "none.svs")])
     assert type(result.exception).__name__ in {"WellError", "SlideError"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "list"]])
-def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom slidepipe.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"

@@ -1,4 +1,4 @@
-"""The pages about plugins: every python and console block is run, in order, in one folder per page."""
+"""The documentation: every Python and console block of the plugin pages runs, and the pages build."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Fenced:
-    """A fenced block of a page, with the line it starts on."""
+    """A fenced block of a page and the line it starts on."""
 
     language: str
     title: str | None
@@ -37,7 +37,7 @@ def blocks(page):
 
 
 def commands(text):
-    """The commands of a console block, each with the output that must follow it."""
+    """Return the commands of a console block, each with its expected output lines."""
     found = []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -84,16 +84,16 @@ def test_every_block_runs(page, environment, wheel, tmp_path):
                 missing = [line for line in wanted if line not in printed]
                 assert not missing, f"{where}: {command} does not print {missing}: {ran.stdout}"
         else:
-            assert block.language in ("toml", "yaml"), f"{where}: blocks in {block.language} are not run: say how"
+            assert block.language in ("toml", "yaml"), f"{where}: blocks in {block.language} are not run: teach this test how to run them"
 
 
-def test_what_is_shown_of_the_example_is_in_it():
+def test_example_excerpts_match_example():
     shown = [block.text for block in blocks(PAGES[0]) if block.language == "toml"]
     assert shown
     assert all(text in (ROOT / "plugins" / "example-backbone" / "pyproject.toml").read_text() for text in shown)
 
 
-def test_the_yolo_settings_are_those_of_the_detector():
+def test_yolo_settings_documented():
     from slidepipe_plugins.yolo import YoloDetector
 
     (shown,) = [yaml.safe_load(block.text) for block in blocks(PAGES[1]) if block.language == "yaml"]
@@ -101,14 +101,14 @@ def test_the_yolo_settings_are_those_of_the_detector():
     assert tables(PAGES[1])["YOLO"] == set(YoloDetector.Settings.model_fields)
 
 
-def test_the_torch_settings_are_those_of_the_backbones():
+def test_torch_settings_documented():
     from slidepipe_plugins.timm import TorchSettings
 
     assert tables(PAGES[0])["timm"] == set(TorchSettings.model_fields)
 
 
 def tables(page):
-    """Names in the first column of the tables of settings, by the word in the heading above."""
+    """Return the names in the first column of the settings tables, by the word in the heading above."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     found = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE):
