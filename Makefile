@@ -1,13 +1,17 @@
-# make demo: install, run the main job on sample_slides/, print the counts beside the truth.
-# make test: install, lint, check types, run the tests.
-# make bench: measure every stage beside its floor (20 minutes, on an idle machine), write performance/results and the table in
-#   performance/README.md. What needs the real data finds it through SLIDEPIPE_TEST_DATA, or is left out.
+# make demo: install, run the main job on sample_slides/, print the counts next to the truth.
+# make test: install, lint, check types and layers, run the fast tests (under 5 minutes on two cores).
+# make test-all: the same with all tests: those that start a browser, install a package or take long. CI runs this.
+# make docs: build the documentation with the API reference into site/.
+# make bench: measure every stage against its lower bound (20 minutes, on an idle machine); writes performance/results and the
+#   table in performance/README.md. Real data is found through SLIDEPIPE_TEST_DATA; without it those measurements are skipped.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := demo_results
+# Test processes. Two, also on larger machines: each test run starts its own worker processes.
+JOBS ?= 2
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-all check docs bench clean
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "slidepipe needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -22,15 +26,24 @@ demo: $(VENV)/installed
 	@echo
 	@echo "Open $(RESULTS)/report.html in a browser; the table is $(RESULTS)/counts.csv"
 
-test: $(VENV)/installed
+check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+test: check
+	$(BIN)/python -m pytest -n $(JOBS) -m "not (slow or browser or install)"
+
+test-all: check
+	$(BIN)/python -m pytest -n $(JOBS)
+
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
+	@echo "Open site/index.html in a browser"
 
 bench: $(VENV)/installed
 	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m performance.bench
 
 clean:
-	rm -rf $(VENV) $(RESULTS)
+	rm -rf $(VENV) $(RESULTS) site

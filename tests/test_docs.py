@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,7 @@ def check_command_exists(environment, folder):
     return environment.run("-m", "slidepipe.cli", "plugins", "check", "--help", cwd=folder).returncode == 0
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page, environment, wheel, tmp_path):
     shutil.copy(wheel, tmp_path)
@@ -84,7 +87,9 @@ def test_every_block_runs(page, environment, wheel, tmp_path):
                 missing = [line for line in wanted if line not in printed]
                 assert not missing, f"{where}: {command} does not print {missing}: {ran.stdout}"
         else:
-            assert block.language in ("toml", "yaml"), f"{where}: blocks in {block.language} are not run: teach this test how to run them"
+            assert block.language in ("toml", "yaml"), (
+                f"{where}: blocks in {block.language} are not run: extend this test"
+            )
 
 
 def test_example_excerpts_match_example():
@@ -105,6 +110,15 @@ def test_torch_settings_documented():
     from slidepipe_plugins.timm import TorchSettings
 
     assert tables(PAGES[0])["timm"] == set(TorchSettings.model_fields)
+
+
+@pytest.mark.slow
+def test_documentation_builds_strictly(tmp_path):
+    """A broken link, a module that cannot be documented or a docstring that names no such parameter fails the build."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert "run_well" in (tmp_path / "api" / "slidepipe.pipeline.flow.html").read_text(encoding="utf-8")
 
 
 def tables(page):
