@@ -23,7 +23,7 @@ from slidepipe.counting.intervals import Estimate
 from slidepipe.review.audit import audit_genus
 from slidepipe.review.corrected_counts import take_audit
 from slidepipe.review.draw import By, draw
-from slidepipe.samples.discover import Sample, WellSlide
+from slidepipe.samples.sample import Sample, WellSlide
 
 
 @dataclass

@@ -13,7 +13,7 @@ from slidepipe.counting.counts import SlideCount, count_slide, long_table, sampl
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
 from slidepipe.review.corrected_counts import correct_counts
-from slidepipe.samples.discover import Sample, WellSlide
+from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.store.arrays import write_jpegs
 from slidepipe.store.files import write_json, write_text
 from slidepipe.store.slide_store import SlideStore

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
-from slidepipe.samples.discover import Sample, WellSlide
+from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.store.arrays import write_embeddings, write_jpegs
 from slidepipe.store.files import write_json, write_text
 from slidepipe.store.slide_store import SlideStore

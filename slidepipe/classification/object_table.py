@@ -15,7 +15,7 @@ from slidepipe.config import CountingConfig
 from slidepipe.crops.quality import faults, slide_properties
 from slidepipe.interfaces import FloatArray, Head
 from slidepipe.pipeline.tasks import object_id
-from slidepipe.samples.discover import WellSlide
+from slidepipe.samples.sample import WellSlide
 from slidepipe.store.arrays import read_array
 from slidepipe.store.slide_store import SlideStore
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from slidepipe.classification.object_table import UNKNOWN, UNUSABLE, SlideObjects
 from slidepipe.counting.intervals import ZERO_COUNT_UPPER, wilson_interval
-from slidepipe.samples.discover import Sample, WellSlide
+from slidepipe.samples.sample import Sample, WellSlide
 
 Status = Literal["ok", "partial", "failed", "barren"]
 

@@ -11,9 +11,6 @@ import pandas as pd
 
 from slidepipe.counting.counts import SampleCount, sample_columns
 
-#: Sample types whose fossils come from their own depth: sidewall core, core (chip), conventional core.
-CORE_TYPES = frozenset({"SWC", "C", "CC"})
-
 #: Specimens named for a top or base, the most certain ones; all of them are in objects.parquet.
 _NAMED_SPECIMENS = 10
 
@@ -123,4 +120,4 @@ def _beyond(well: _Well, place: int, step: int) -> list[str]:
 
 
 def _is_core(count: SampleCount) -> bool:
-    return count.sample.sample_type in CORE_TYPES
+    return count.sample.is_in_place

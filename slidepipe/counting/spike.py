@@ -8,7 +8,8 @@ import pandas as pd
 from slidepipe.counting.counts import SampleCount, rounded
 from slidepipe.counting.intervals import Z95, Estimate, wilson_interval
 from slidepipe.errors import SettingsError
-from slidepipe.samples.discover import SAMPLES_FILE, Spike, WellSlide
+from slidepipe.samples.sample import Spike, WellSlide
+from slidepipe.samples.samples_csv import SAMPLES_FILE
 
 #: The row of ``spike.csv`` for a sample's fossils together.
 ALL_FOSSILS = "(all fossils)"

@@ -53,7 +53,7 @@ from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec
 from slidepipe.report import write_report
 from slidepipe.review.draw import labels_sha256
 from slidepipe.review.references import Heads, find_reviewed, join_reviewed
-from slidepipe.samples.discover import WellSlide
+from slidepipe.samples.sample import WellSlide
 from slidepipe.store.files import delete_temporary_files
 from slidepipe.store.lock import locked
 from slidepipe.store.manifest import RunSummary, check_same_well, describe_reference, read_manifest, write_manifest

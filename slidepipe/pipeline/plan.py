@@ -16,7 +16,9 @@ from slidepipe.embedding.embed import BESIDE_LENGTH, local_cards
 from slidepipe.errors import ReferenceSetError, ResolutionError, SettingsError, SlideError, WellError
 from slidepipe.paths import absolute
 from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec, SlideJob
-from slidepipe.samples.discover import SAMPLES_FILE, Sample, Spike, WellSlide, describe, discover
+from slidepipe.samples.discover import describe, discover
+from slidepipe.samples.sample import Sample, Spike, WellSlide
+from slidepipe.samples.samples_csv import SAMPLES_FILE
 from slidepipe.slides.geometry import Box, SlideMeta
 from slidepipe.slides.reader import identify_slide, read_meta
 from slidepipe.store.files import file_sha256, fingerprint

@@ -11,14 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-#: Marker and meaning of a sample type; filled where the sample is from a known depth, open where it may have caved.
-SAMPLE_TYPES: Mapping[str, tuple[str, str, bool]] = {
-    "DC": ("o", "ditch cuttings", False),
-    "SWC": ("^", "sidewall core", True),
-    "C": ("s", "core chip", True),
-    "CC": ("D", "conventional core", True),
-}
-_OTHER_TYPE = ("p", "type not known", False)
+from slidepipe.samples.sample import sample_type_of
 
 INK, SOFT, BAR, PALE, FAILED = "#1c2126", "#5b6670", "#5b9abf", "#d9dee3", "#a3181f"
 ROW_PT = 8.5  # least distance of two rows, in points: a line of the smallest text
@@ -85,16 +78,16 @@ def draw_labels(panel: Axes, samples: Sequence[ChartSample], rows: npt.NDArray[n
     panel.spines["left"].set_visible(False)
     width_pt = panel.get_position().width * panel.figure.get_figwidth() * 72  # type: ignore[union-attr]  # always a Figure here
     for sample, row in zip(samples, rows, strict=True):
-        marker, _, filled = SAMPLE_TYPES.get(sample.sample_type, _OTHER_TYPE)
+        kind = sample_type_of(sample.sample_type)
         colour = FAILED if sample.status == "failed" else INK
         panel.plot(
             [5 / width_pt],
             [row],
-            marker=marker,
+            marker=kind.marker,
             markersize=4.2,
             color=colour,
             linestyle="none",
-            markerfacecolor=colour if filled else "white",
+            markerfacecolor=colour if kind.in_place else "white",
             markeredgewidth=0.8,
         )
         panel.text(
@@ -225,11 +218,11 @@ def _head(panel: Axes, name: str, italic: bool) -> None:
 def legend(samples: Sequence[ChartSample]) -> list[Line2D]:
     """Line and marker of everything that the chart of ``samples`` uses."""
     handles = []
-    for sample_type in sorted({sample.sample_type for sample in samples}):
-        marker, meaning, filled = SAMPLE_TYPES.get(sample_type, _OTHER_TYPE)
+    for code in sorted({sample.sample_type for sample in samples}):
+        kind = sample_type_of(code)
         handles.append(
-            Line2D([], [], marker=marker, linestyle="none", color=INK, markersize=4.5,
-                   markerfacecolor=INK if filled else "white", label=f"{sample_type} {meaning}".strip())
+            Line2D([], [], marker=kind.marker, linestyle="none", color=INK, markersize=4.5,
+                   markerfacecolor=INK if kind.in_place else "white", label=f"{code} {kind.meaning}".strip())
         )  # fmt: skip
     handles += [
         Line2D([], [], color=BAR, linewidth=5, label="% of fossils counted"),

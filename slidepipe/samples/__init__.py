@@ -1,1 +1,1 @@
-"""Samples: which slides a well has, and which depth and type each was made from."""
+"""Samples: which slides a well has, and the depth and type of the sample that each slide was made from."""

@@ -15,7 +15,7 @@ from slidepipe.config import Config
 from slidepipe.errors import ResultsError
 from slidepipe.paths import absolute
 from slidepipe.pipeline.plan import SlideState
-from slidepipe.samples.discover import WellSlide
+from slidepipe.samples.sample import WellSlide
 from slidepipe.store.files import write_json
 from slidepipe.store.slide_store import STAGE_NAMES
 

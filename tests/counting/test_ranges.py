@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.counting.counts import SlideCount, Status, by_sample
-from slidepipe.counting.ranges import CORE_TYPES, RANGES_COLUMNS, ranges_table
+from slidepipe.counting.ranges import RANGES_COLUMNS, ranges_table
 from tests.made_results import GENERA, make, slide
 
 Well = list[tuple[str | None, str, Status, dict[str, int]]]
@@ -101,7 +101,7 @@ def test_every_find_lies_between_top_and_base(well: Well, minimum: int) -> None:
         return
     assert int(str(row["top_m"])) == min(depth for depth, _ in finds)
     assert int(str(row["base_m"])) == max(depth for depth, _ in finds)
-    core = [depth for depth, sample_type in finds if sample_type in CORE_TYPES]
+    core = [depth for depth, sample_type in finds if sample_type in ("SWC", "C", "CC")]
     assert row["core_base_m"] == (str(max(core)) if core else "")
     assert ("possibly caved" in str(row["base_note"])) == (str(row["core_base_m"]) != str(row["base_m"]))
 

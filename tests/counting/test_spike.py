@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from slidepipe.counting.counts import SlideCount, by_sample
 from slidepipe.counting.spike import ALL_FOSSILS, check_spike, concentration, relative_error, spike_table
 from slidepipe.errors import SettingsError, WellError
-from slidepipe.samples.discover import Spike, discover
+from slidepipe.samples.discover import discover
+from slidepipe.samples.sample import Spike
 from tests.made_results import GENERA, slide
 
 SPIKE = Spike(tablets=2, spores_per_tablet=10_000, spores_sd=400, grams=5)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.errors import SlidepipeError, WellError
-from slidepipe.samples.discover import SAMPLE_TYPES, Sample, discover, parse_name
+from slidepipe.samples.discover import discover, parse_name
+from slidepipe.samples.sample import SAMPLE_TYPES, Sample
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ depths = st.tuples(st.integers(0, 12000), st.one_of(st.none(), st.integers(0, 99
     st.sampled_from(".,"),
     st.sampled_from([" ", "_", "  "]),
     st.sampled_from(["", " "]),
-    st.sampled_from(SAMPLE_TYPES),
+    st.sampled_from([sample_type.code for sample_type in SAMPLE_TYPES]),
     st.sampled_from(["", " - Copy", " - Copy (2)", " 2020-01-31 09.15.00", "_2020", " (1)"]),
 )
 def test_every_form_of_a_name_gives_its_sample(
@@ -134,12 +135,16 @@ def test_samples_csv_goes_before_names(tmp_path: Path, sign: str) -> None:
         (["1_2-3 5 mDC.svs"], "slide,dpeth\n", "column 'dpeth' is unknown"),
         (["1_2-3 5 mDC.svs"], "well,depth_m\n", "no column 'slide'"),
         (["1_2-3 5 mDC.svs"], "slide,well\nnothere,1/2-3\n", "'nothere' is not in"),
-        (["1_2-3 5 mDC.svs"], "slide,depth_m\n1_2-3 5 mDC,deep\n", "'deep' .* is not a number of metres"),
+        (["1_2-3 5 mDC.svs"], "slide,depth_m\n1_2-3 5 mDC,deep\n", "'deep' .* is not a number. Write it in metres"),
         (["1_2-3 5 mDC.svs"], "slide,mpp\n1_2-3 5 mDC,250\n", "250 um per pixel is not a resolution"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,perhaps\n", "neither yes nor no"),
         (["1_2-3 5 mDC.svs"], "slide,exclude\n1_2-3 5 mDC,yes\n", "every slide is excluded"),
-        (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3,7\n", "row 2 has more cells than the header"),
-        (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3\n1_2-3 5 mDC,1/2-4\n", "stands in two rows"),
+        (["1_2-3 5 mDC.svs"], "slide,well\n1_2-3 5 mDC,1/2-3,7\n", "line 2: has more cells than the header"),
+        (
+            ["1_2-3 5 mDC.svs"],
+            "slide,well\n1_2-3 5 mDC,1/2-3\n1_2-3 5 mDC,1/2-4\n",
+            "line 3: slide .* has a row already",
+        ),
     ],
 )
 def test_what_cannot_be_a_well_is_one_clear_line(
