@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from slidepipe.classification.object_table import ObjectTable
 from slidepipe.crops.cut import CropSpec, cut_crop, decode_crop, encode_crop
 from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
@@ -38,17 +39,13 @@ class Results:
             raise ResultsError(
                 f"{self.path}: its run was cut short while writing tables. Give the same run command again"
             )
+        self.object_table = ObjectTable(self.path)
         self._readers: dict[str, CropReader] = {}
 
     @functools.cached_property
     def objects(self) -> pd.DataFrame:
-        """``objects.parquet``: one row an object."""
-        try:
-            return pd.read_parquet(self.path / "objects.parquet")
-        except OSError as error:
-            raise ResultsError(
-                f"{self.path / 'objects.parquet'}: cannot be read ({error}). Run the same command again"
-            ) from error
+        """All of ``objects.parquet``, one row per object; :attr:`object_table` reads parts of it."""
+        return self.object_table.read()
 
     @functools.cached_property
     def counts(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
+from slidepipe.classification.object_table import SCHEMA, ObjectTable, SlideObjects
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
@@ -64,8 +64,7 @@ def make(
     """Write a RESULTS folder; a slide whose answers are None failed."""
     folder.mkdir(parents=True)
     read = {of: objects_of(of, answers) for of, answers in slides.items() if answers is not None}
-    for _ in write_objects(folder / "objects.parquet", iter(read.values())):
-        pass
+    ObjectTable(folder).write(read.values())
     counts = [SlideCount(of, "failed", 0.0) for of, answers in slides.items() if answers is None]
     counts += [count_slide(of, objects, 2.0, partial=False) for of, objects in read.items()]
     for name, table in (

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from slidepipe.classification.object_table import SCHEMA, SlideObjects, write_objects
+from slidepipe.classification.object_table import SCHEMA, ObjectTable, SlideObjects
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.samples.sample import Sample, WellSlide
@@ -94,8 +94,7 @@ def make_well(
             "width_px": 21504, "height_px": 20992, "mpp_x": 0.25, "mpp_y": 0.25, "bounds": list(BOUNDS),
             "objects": len(table.table), "area_mm2": 2.5, "lost_mm2": 0.0,
         }  # fmt: skip
-    for _ in write_objects(folder / "objects.parquet", iter([table for _, table in made])):
-        pass
+    ObjectTable(folder).write(table for _, table in made)
     for file, frame in (
         ("counts.csv", sample_table(counts, names)),
         ("counts_slides.csv", slide_table(counts, names)),

@@ -1,31 +1,33 @@
-"""The object table, ``objects.parquet``: one row an object, from which every number of a run can be recomputed."""
+"""The object table, `objects.parquet`: one row per detected object. Every count of a run can be recomputed from it.
 
-import math
-from collections.abc import Callable, Iterator
+`ObjectTable` is the only reader and writer of the file. A new column is added to `SCHEMA` here and filled in
+`slidepipe.classification.classify_slide`.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slidepipe.classification.reference_set import ReferenceSet
-from slidepipe.classification.slide_shift import decide_slide
-from slidepipe.config import CountingConfig
-from slidepipe.crops.quality import faults, slide_properties
-from slidepipe.interfaces import FloatArray, Head
-from slidepipe.pipeline.tasks import object_id
-from slidepipe.samples.sample import WellSlide
-from slidepipe.store.arrays import read_array
-from slidepipe.store.slide_store import SlideStore
+from slidepipe.errors import ResultsError
+from slidepipe.store.files import write_file
 
+OBJECTS_FILE = "objects.parquet"
+
+#: The states of an object: counted as a genus; like none of the genera; or not to be judged, for the reason in `reason`.
 ACCEPTED, UNKNOWN, UNUSABLE = "accepted", "unknown", "unusable"
+STATES = (ACCEPTED, UNKNOWN, UNUSABLE)
 
+#: One reference image near an object, and its distance in the head's metric.
 _NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("distance", pa.float64())])
 
-#: Columns in order. Boxes are half-open, level-0 pixels of the whole slide. ``candidate`` is the best genus also where it was
-#: not accepted; ``reason`` says why an object is unusable, ``black_share`` and ``edge_um`` what was measured for it
-#: (:mod:`slidepipe.crops.quality`).
+#: The columns of `objects.parquet`, in order. Boxes are half-open, in level-0 pixels of the whole slide. `genus` is null unless
+#: the state is accepted; `candidate` is the best genus even where it was not accepted. `reason` says why an object is unusable;
+#: `black_share` and `edge_um` are the measured crop properties (`slidepipe.crops.quality`).
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),
@@ -57,112 +59,125 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SlideObjects:
-    """The objects of one slide as a table of :data:`SCHEMA`."""
+    """The objects of one slide.
+
+    Attributes:
+        slide_id: the slide.
+        table: its rows, in the order of the slide's store, with the columns of `SCHEMA`.
+    """
 
     slide_id: str
     table: pa.Table
 
 
-def classify_slide(
-    slide: WellSlide,
-    store: SlideStore,
-    mpp: tuple[float, float],
-    find_head: Callable[[], tuple[Head, ReferenceSet]],
-    limits: CountingConfig,
-    slide_shift: bool,
-) -> SlideObjects:
-    """The object rows of one slide whose stages are all published.
+class ObjectTable:
+    """The object table of one RESULTS folder.
 
-    Args:
-        slide: the slide and its sample.
-        store: its store.
-        mpp: micrometres a level-0 pixel, x and y.
-        find_head: gives the fitted head, and the reference set that its neighbours are rows of; asked where there are objects.
-        limits: from where on an object is unusable.
-        slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
+    Nothing is kept in memory between calls. Columns and rows that are not asked for are not loaded, which matters because the
+    column `nearest` is most of the file.
     """
-    stored = store.read("boxes")
-    boxes = read_array(stored, "boxes").reshape(-1, 4)
-    cut = read_array(stored, "cut")
-    embeddings = store.read_array("embeddings", "embeddings")
-    if len(boxes) == 0:  # nothing was embedded, so not even the embedding's length is known
-        return SlideObjects(slide.slide_id, SCHEMA.empty_table())
-    lost = ~np.isfinite(embeddings).all(axis=1)
-    usable = np.flatnonzero(~lost)
-    head, reference = find_head()
-    seen = embeddings[usable]
-    decided = decide_slide(head, seen, reference.as_crops, reference.genera) if slide_shift else head.predict(seen)
-    width_um, height_um = (boxes[:, 2] - boxes[:, 0]) * mpp[0], (boxes[:, 3] - boxes[:, 1]) * mpp[1]
-    long_um = np.maximum(width_um, height_um)
-    measured = slide_properties(store)
 
-    count = len(boxes)
-    candidate: list[str | None] = [None] * count
-    genus: list[str | None] = [None] * count
-    state = [UNUSABLE] * count
-    reason = faults(measured, long_um, cut.astype(np.bool_), limits)
-    p_value: list[float | None] = [None] * count
-    distance: list[float | None] = [None] * count
-    nearest: list[list[dict[str, object]] | None] = [None] * count
-    for row, accepted, best, p, far, rows, distances in zip(
-        usable.tolist(),
-        decided.accepted.tolist(),
-        decided.genus.tolist(),
-        decided.p_value.tolist(),
-        decided.distance.tolist(),
-        decided.neighbours,
-        decided.neighbour_distances.tolist(),
-        strict=True,
-    ):
-        candidate[row], p_value[row], distance[row] = best, round(p, 6), round(far, 6)
-        nearest[row] = [
-            {
-                "genus": str(reference.genera[other]),
-                "reference": str(reference.files[other]),
-                "distance": round(away, 6),
-            }
-            for other, away in zip(rows, distances, strict=True)
-        ]
-        if reason[row] is None:
-            state[row] = ACCEPTED if accepted else UNKNOWN
-            genus[row] = best if accepted else None
-    for row in np.flatnonzero(lost).tolist():
-        reason[row] = "its pixels could not be read"
+    def __init__(self, results: Path) -> None:
+        """Name the table of the folder `results`. The file is opened by the methods, not here."""
+        self.path = results / OBJECTS_FILE
 
-    depth = None if slide.sample.depth_m is None else float(slide.sample.depth_m)
-    columns: dict[str, object] = {
-        "slide_id": [slide.slide_id] * count,
-        "sample_id": [slide.sample.sample_id] * count,
-        "well": [slide.sample.well] * count,
-        "depth_m": [depth] * count,
-        "sample_type": [slide.sample.sample_type] * count,
-        "object_id": [object_id(slide.slide_id, row) for row in range(count)],
-        **{name: boxes[:, index] for index, name in enumerate(("x0", "y0", "x1", "y1"))},
-        "width_um": np.round(width_um, 3),
-        "height_um": np.round(height_um, 3),
-        "area_um2": np.round(read_array(stored, "area_um2"), 3),
-        "detect_score": np.round(read_array(stored, "score"), 6),
-        "state": state,
-        "genus": genus,
-        "p_value": p_value,
-        "distance": distance,
-        "nearest": nearest,
-        "candidate": candidate,
-        "reason": reason,
-        "black_share": _rounded(measured.black_share),
-        "edge_um": _rounded(measured.edge_um),
-    }
-    return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
+    def write(self, slides: Iterable[SlideObjects]) -> None:
+        """Write the table slide by slide, so that a well's objects are never in memory together.
 
+        The file appears under its name when it is complete.
 
-def _rounded(values: FloatArray) -> list[float | None]:
-    """Three digits after the point; null where nothing could be measured."""
-    return [round(value, 3) if math.isfinite(value) else None for value in values.tolist()]
+        Args:
+            slides: consumed one at a time, in the order of the rows.
+        """
 
+        def write_part(path: Path) -> None:
+            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+                for slide in slides:
+                    writer.write_table(slide.table)
 
-def write_objects(path: Path, slides: Iterator[SlideObjects]) -> Iterator[SlideObjects]:
-    """Write ``objects.parquet`` slide by slide, passing each on, so that a well's objects are never in memory at once."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for slide in slides:
-            writer.write_table(slide.table)
-            yield slide
+        write_file(self.path, write_part)
+
+    def copy(self, path: Path) -> None:
+        """Write all rows and columns to another Parquet file.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        pq.write_table(self._read(None), path, compression="zstd")
+
+    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return all objects as a data frame.
+
+        Args:
+            columns: names from `SCHEMA`; None reads all of them.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        frame: pd.DataFrame = self._read(columns).to_pandas()
+        return frame
+
+    def read_accepted(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Return the objects that were accepted as a genus, as a data frame.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        frame: pd.DataFrame = self._read(columns, ("state", "=", ACCEPTED)).to_pandas()
+        return frame
+
+    def rows(self, columns: Sequence[str], slide_id: str | None = None) -> list[dict[str, Any]]:
+        """Return objects as dictionaries, in the order of the table.
+
+        Args:
+            columns: names from `SCHEMA`.
+            slide_id: only the objects of this slide; None returns those of all slides.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        rows: list[dict[str, Any]] = self._read(
+            columns, None if slide_id is None else ("slide_id", "==", slide_id)
+        ).to_pylist()
+        return rows
+
+    def rows_of(self, object_ids: Iterable[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return some objects by their ids. An id that the table does not hold is left out.
+
+        Args:
+            object_ids: the ids, `SLIDE_ID:NUMBER`.
+            columns: names from `SCHEMA`; `object_id` is always read.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        wanted = sorted(set(object_ids))
+        if not wanted:  # pyarrow cannot infer the type of an empty set
+            return {}
+        table = self._read(list(dict.fromkeys(["object_id", *columns])), ("object_id", "in", wanted))
+        return {row["object_id"]: row for row in table.to_pylist()}
+
+    def nearest(self, object_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the nearest reference images of some objects, by object id.
+
+        Each list holds `genus`, `reference` (the image file) and `distance`, nearest first. It is empty where an object's pixels
+        could not be read.
+
+        Raises:
+            ResultsError: the table cannot be read.
+        """
+        return {
+            object_id: list(row["nearest"] or []) for object_id, row in self.rows_of(object_ids, ["nearest"]).items()
+        }
+
+    def _read(self, columns: Sequence[str] | None, condition: tuple[str, str, object] | None = None) -> pa.Table:
+        try:
+            return pq.read_table(
+                self.path,
+                columns=None if columns is None else list(columns),
+                filters=None if condition is None else [condition],
+            )
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ResultsError(
+                f"{self.path}: cannot be read ({error}). Run the same command again to write it again"
+            ) from error

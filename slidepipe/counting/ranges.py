@@ -30,6 +30,22 @@ RANGES_COLUMNS = (
 #: Object ids by sample and genus, the most certain first.
 Specimens = Mapping[tuple[str, str], Sequence[str]]
 
+#: Columns of the object table that `specimens_by_sample` needs.
+SPECIMEN_COLUMNS = ("sample_id", "genus", "object_id", "p_value")
+
+
+def specimens_by_sample(accepted: pd.DataFrame) -> Specimens:
+    """Return the ids of the accepted objects of each sample and genus, the most certain first.
+
+    Args:
+        accepted: the accepted objects, with the columns `SPECIMEN_COLUMNS`.
+    """
+    ordered = accepted.sort_values(["p_value", "object_id"], ascending=[False, True], kind="stable")
+    specimens: dict[tuple[str, str], list[str]] = {}
+    for sample_id, genus, object_id in zip(ordered["sample_id"], ordered["genus"], ordered["object_id"], strict=True):
+        specimens.setdefault((sample_id, genus), []).append(object_id)
+    return specimens
+
 
 @dataclass(frozen=True)
 class _Well:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from slidepipe.classification.object_table import OBJECTS_FILE
 from slidepipe.errors import SettingsError
 from slidepipe.exports.geojson import write_geojson
 from slidepipe.results import Results
@@ -85,9 +84,8 @@ def write_parquet(results: Results, folder: Path) -> list[Path]:
     for name, frame in (("counts.parquet", counts), ("counts_long.parquet", results.counts_long)):
         write_file(folder / name, functools.partial(frame.to_parquet, index=False))
         written.append(folder / name)
-    objects = pq.read_table(results.path / "objects.parquet")
-    write_file(folder / "objects.parquet", lambda part: pq.write_table(objects, part, compression="zstd"))
-    return [*written, folder / "objects.parquet"]
+    write_file(folder / OBJECTS_FILE, results.object_table.copy)
+    return [*written, folder / OBJECTS_FILE]
 
 
 def write_coco(results: Results, folder: Path) -> list[Path]:
@@ -102,7 +100,7 @@ def write_coco(results: Results, folder: Path) -> list[Path]:
     image_ids = {slide["slide_id"]: number for number, slide in enumerate(slides, start=1)}
     by_slide = {slide["slide_id"]: slide for slide in slides}
     annotations: list[dict[str, Any]] = []
-    for row in pq.read_table(results.path / "objects.parquet", columns=_COCO_COLUMNS).to_pylist():
+    for row in results.object_table.rows(_COCO_COLUMNS):
         slide = by_slide[row["slide_id"]]
         x, y, width, height = row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]
         annotation = {

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
 from slidepipe.store.files import write_text
@@ -80,9 +78,7 @@ def write_geojson(results: Results, folder: Path) -> list[Path]:
     for slide in results.manifest["slides"]:
         if slide["status"] == "failed":
             continue
-        rows = pq.read_table(
-            results.path / "objects.parquet", columns=_COLUMNS, filters=[("slide_id", "==", slide["slide_id"])]
-        ).to_pylist()
+        rows = results.object_table.rows(_COLUMNS, slide["slide_id"])
         x, y = slide["bounds"][:2]
         features = ",\n".join(
             json.dumps(feature, ensure_ascii=False, allow_nan=False)

@@ -6,25 +6,24 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from slidepipe.classification.object_table import ACCEPTED, SlideObjects, classify_slide, write_objects
+from slidepipe.classification.classify_slide import classify_slide
+from slidepipe.classification.object_table import OBJECTS_FILE, ObjectTable, SlideObjects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
 from slidepipe.counting.counts import SlideCount, by_sample, count_slide, long_table, sample_table, slide_table
 from slidepipe.counting.diversity import diversity_table
-from slidepipe.counting.ranges import ranges_table
+from slidepipe.counting.ranges import SPECIMEN_COLUMNS, ranges_table, specimens_by_sample
 from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.pipeline import tasks
 from slidepipe.pipeline.plan import SlideState
 from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.review.references import Heads
-from slidepipe.store.files import write_file, write_text
+from slidepipe.store.files import write_text
 from slidepipe.store.slide_store import SlideStore
 
 TABLES = (
-    "objects.parquet",
+    OBJECTS_FILE,
     "counts.csv",
     "counts_slides.csv",
     "counts_long.csv",
@@ -56,7 +55,6 @@ def write_tables(
         slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
     """
     spike_genus = counting.spike_genus
-    by_id = {state.slide.slide_id: state for state in states}
     counts = [SlideCount(state.slide, "failed", 0.0) for state in states if state.failure]
 
     def find_heads_of(identity: str) -> tuple[Head, ReferenceSet]:
@@ -67,15 +65,14 @@ def write_tables(
             if state.job is not None and state.meta is not None and not state.failure:
                 mpp = (state.meta.mpp_x, state.meta.mpp_y)
                 find_head = functools.partial(find_heads_of, state.identity)
-                yield classify_slide(state.slide, state.job.store, mpp, find_head, counting, slide_shift)
+                objects = classify_slide(state.slide, state.job.store, mpp, find_head, counting, slide_shift)
+                area_mm2 = state.job.store.attributes("boxes")["analysed_mm2"]
+                counts.append(count_slide(state.slide, objects, area_mm2, bool(state.lost), spike_genus))
+                yield objects
 
-    def write(path: Path) -> None:
-        for objects in write_objects(path, classified()):
-            state = by_id[objects.slide_id]
-            area_mm2 = SlideStore.in_results(out, objects.slide_id).attributes("boxes")["analysed_mm2"]
-            counts.append(count_slide(state.slide, objects, area_mm2, bool(state.lost), spike_genus))
-
-    write_file(out / "objects.parquet", write)
+    object_table = ObjectTable(out)
+    object_table.write(classified())
+    specimens = specimens_by_sample(object_table.read_accepted(SPECIMEN_COLUMNS))
     samples = by_sample(counts)
     native = [genus for genus in genera if genus != spike_genus]
     for name, table in (
@@ -83,29 +80,13 @@ def write_tables(
         ("counts_slides.csv", slide_table(counts, genera, spike_genus)),
         ("counts_long.csv", long_table(counts, genera, spike_genus)),
         ("diversity.csv", diversity_table(samples, genera, counting.rarefy_to, spike_genus)),
-        (
-            "ranges.csv",
-            ranges_table(samples, _specimens(out / "objects.parquet"), native, counting.minimum_specimens),
-        ),
+        ("ranges.csv", ranges_table(samples, specimens, native, counting.minimum_specimens)),
         ("spike.csv", spike_table(samples, genera, spike_genus)),
     ):
         write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
     correct_counts(out, genera)
     write_text(out / "failures.csv", _failures_csv(states))
     return counts
-
-
-def _specimens(path: Path) -> dict[tuple[str, str], list[str]]:
-    """The accepted objects of each sample and genus, the most certain first."""
-    columns = ["sample_id", "genus", "object_id", "p_value"]
-    accepted = pq.read_table(path, columns=columns, filters=[("state", "=", ACCEPTED)]).to_pandas()
-    accepted = accepted.sort_values(["p_value", "object_id"], ascending=[False, True], kind="stable")
-    specimens: dict[tuple[str, str], list[str]] = {}
-    for sample_id, genus, object_id in zip(
-        accepted["sample_id"], accepted["genus"], accepted["object_id"], strict=True
-    ):
-        specimens.setdefault((sample_id, genus), []).append(object_id)
-    return specimens
 
 
 def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:

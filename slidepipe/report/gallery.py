@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from PIL import Image
 
 from slidepipe.report.html import picture
@@ -45,22 +44,15 @@ class Shelf:
 
 def read_objects(results: Results) -> pd.DataFrame:
     """The object table without its neighbours, which are many and needed for few (see :func:`read_nearest`)."""
-    objects: pd.DataFrame = pq.read_table(results.path / "objects.parquet", columns=_COLUMNS).to_pandas()
-    return objects
+    return results.object_table.read(_COLUMNS)
 
 
 def read_nearest(results: Results, object_ids: Iterable[str]) -> dict[str, str]:
     """The nearest reference of each of the objects in words, by ``object_id``."""
-    wanted = list(object_ids)
-    if not wanted:  # pyarrow cannot tell the kind of an empty set
-        return {}
-    table = pq.read_table(
-        results.path / "objects.parquet", columns=["object_id", "nearest"], filters=[("object_id", "in", wanted)]
-    )
     return {
-        row["object_id"]: f"{row['nearest'][0]['reference']} ({row['nearest'][0]['distance']:.3g})"
-        for row in table.to_pylist()
-        if row["nearest"]
+        object_id: f"{neighbours[0]['reference']} ({neighbours[0]['distance']:.3g})"
+        for object_id, neighbours in results.object_table.nearest(object_ids).items()
+        if neighbours
     }
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slidepipe.classification.object_table import ACCEPTED
+from slidepipe.classification.object_table import ACCEPTED, ObjectTable
 from slidepipe.counting.counts import LONG_COLUMNS, rounded
 from slidepipe.counting.intervals import Estimate
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
-from slidepipe.review.draw import frame_of, read_objects, read_review
+from slidepipe.review.draw import FRAME_COLUMNS, frame_of, read_review
 from slidepipe.review.labels import (
     EDGES,
     LABELS,
@@ -119,7 +119,7 @@ def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
     """
     if genera is None:
         genera = [str(genus) for genus in Results(results).manifest["reference"]["genera"]]
-    objects = read_objects(results)
+    objects = ObjectTable(results).read(FRAME_COLUMNS)
     accepted = objects[objects["state"] == ACCEPTED]
     counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
     samples = [

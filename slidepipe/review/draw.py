@@ -13,8 +13,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from slidepipe.classification.object_table import ACCEPTED, UNUSABLE
@@ -81,7 +79,7 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
         SettingsError: ``count`` is too small for one object a stratum.
     """
     opened = Results(results)
-    frame = frame_of(read_objects(results))
+    frame = frame_of(opened.object_table.read(FRAME_COLUMNS))
     drawn = draw(frame, count, seed, by)
     before = read_review(results)
     rows = drawn if before is None else _grown(drawn, before, results)
@@ -95,20 +93,6 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
     _write_sheets(folder, jpegs)
     write_text(results / REVIEW, rows.to_csv(index=False, lineterminator="\n"))
     return rows
-
-
-def read_objects(results: Path) -> pd.DataFrame:
-    """Columns :data:`FRAME_COLUMNS` of ``objects.parquet``: the neighbours, most of the file, stay on disk.
-
-    Raises:
-        ResultsError: it cannot be read.
-    """
-    path = results / "objects.parquet"
-    try:
-        objects: pd.DataFrame = pq.read_table(path, columns=list(FRAME_COLUMNS)).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ResultsError(f"{path}: cannot be read ({error}). Run the same command again") from error
-    return objects
 
 
 def frame_of(objects: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from slidepipe.classification.object_table import OBJECTS_FILE
 from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
@@ -51,12 +52,12 @@ class ReviewedObject:
 
 def file_of_object(results: Path, object_id: str) -> str:
     """What stands for the reference file of an object that has none of its own, as the drawn ones have (``review/``)."""
-    return f"{results / 'objects.parquet'}#{object_id}"
+    return f"{results / OBJECTS_FILE}#{object_id}"
 
 
 def object_of_file(name: str) -> tuple[Path, str] | None:
     """The RESULTS folder and object that a name of :func:`file_of_object` means; None for any other name."""
-    table, mark, object_id = name.partition("objects.parquet#")
+    table, mark, object_id = name.partition(f"{OBJECTS_FILE}#")
     return (Path(table), object_id) if mark else None
 
 

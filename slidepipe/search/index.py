@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.parquet as pq
 
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
@@ -271,10 +270,8 @@ def _described(opened: Sequence[Results], hits: Sequence[tuple[float, int, str]]
     for number, results in enumerate(opened):
         wanted = [object_id for _, own, object_id in hits if own == number]
         if wanted:
-            table = pq.read_table(
-                results.path / "objects.parquet", columns=_COLUMNS, filters=[("object_id", "in", wanted)]
-            )
-            rows |= {(number, row["object_id"]): row for row in table.to_pylist()}
+            found = results.object_table.rows_of(wanted, _COLUMNS)
+            rows |= {(number, object_id): row for object_id, row in found.items()}
     records = [
         {"rank": rank, column: round(value, 6), "results": str(opened[number].path), **rows[number, object_id]}
         for rank, (value, number, object_id) in enumerate(hits, start=1)

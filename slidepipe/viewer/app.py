@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from slidepipe.classification.object_table import STATES
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
 from slidepipe.report.gallery import thumbnail
 from slidepipe.review.labels import WRONG_BOX, as_label, genus_said, missed_number
@@ -28,7 +29,7 @@ from slidepipe.viewer.guard import Guard
 from slidepipe.viewer.references import has_picture, reference_jpeg, shown_name
 from slidepipe.viewer.scans import open_scan, scan_bounds, why_missing
 from slidepipe.viewer.tiles import OVERLAP_PX, TILE_PX, render_tile
-from slidepipe.viewer.well import ALL, SORTS, STATES, Index, Query, Well
+from slidepipe.viewer.well import ALL, SORTS, Index, Query, Well
 
 STATIC = Path(__file__).with_name("static")
 

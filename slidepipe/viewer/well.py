@@ -10,9 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
+from slidepipe.classification.object_table import ACCEPTED, STATES
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
 from slidepipe.report.chart import genera_in_order
@@ -28,7 +27,6 @@ Sort = Literal["certain", "uncertain", "near", "far", "depth", "random", "review
 SORTS: tuple[Sort, ...] = get_args(Sort)
 Labelled = Literal["any", "yes", "no"]
 ALL = "all"
-STATES = (ACCEPTED, UNKNOWN, UNUSABLE)
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,7 @@ class Index:
     def nearest(self, number: int) -> list[dict[str, Any]]:
         """The neighbours of an object in the reference set, nearest first: genus, reference (file), distance."""
         name = self.objects["object_id"].iloc[number]
-        table = pq.read_table(
-            self.results.path / "objects.parquet",
-            columns=["object_id", "nearest"],
-            filters=[("object_id", "==", name)],
-        )
-        rows = table.to_pylist()
-        return list(rows[0]["nearest"] or []) if rows else []
+        return self.results.object_table.nearest([name]).get(name, [])
 
     def select(self, query: Query, labels: Mapping[str, str]) -> IntArray:
         """The numbers of the objects that a query asks for, in its order.

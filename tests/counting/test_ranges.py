@@ -1,12 +1,12 @@
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slidepipe.classification.object_table import ObjectTable
 from slidepipe.counting.counts import SlideCount, Status, by_sample
-from slidepipe.counting.ranges import RANGES_COLUMNS, ranges_table
+from slidepipe.counting.ranges import RANGES_COLUMNS, SPECIMEN_COLUMNS, ranges_table, specimens_by_sample
 from tests.made_results import GENERA, make, slide
 
 Well = list[tuple[str | None, str, Status, dict[str, int]]]
@@ -107,11 +107,9 @@ def test_every_find_lies_between_top_and_base(well: Well, minimum: int) -> None:
 
 
 def test_the_specimens_named_are_the_most_certain_of_the_object_table(tmp_path: Path) -> None:
-    from slidepipe.pipeline.tables import _specimens
-
     make(tmp_path / "r", {slide("a"): ["azolla", None, "azolla", "deflandrea", "azolla"]})
-    objects = pq.read_table(tmp_path / "r" / "objects.parquet").to_pandas()
-    named = _specimens(tmp_path / "r" / "objects.parquet")
+    objects = ObjectTable(tmp_path / "r").read()
+    named = specimens_by_sample(ObjectTable(tmp_path / "r").read_accepted(SPECIMEN_COLUMNS))
     expected = objects[objects["genus"] == "azolla"].sort_values("p_value", ascending=False)["object_id"]
     assert named["1/2-3 100 mDC", "azolla"] == list(expected)
     assert sum(len(ids) for ids in named.values()) == 4
