@@ -1,1 +1,1 @@
-"""What measures speed and quality: scripts, and the figures they gave with the machine they come from."""
+"""Scripts that measure speed, memory and accuracy, and the figures they gave with their machine."""

@@ -1,7 +1,7 @@
-"""Measures every stage and the whole run beside their floors: ``python -m performance.bench [STAGE ...] [--tiny]``.
+"""Measure every stage and the whole run against their lower bounds: `python -m performance.bench [STAGE ...] [--tiny]`.
 
-Writes ``performance/results/STAGE.json`` and the table in ``performance/README.md``. What needs the real data looks for it in the
-folder that SLIDEPIPE_TEST_DATA names; what is absent is left out, and the table says so.
+Writes `performance/results/STAGE.json` and the table in `performance/README.md`. Real data is read from the folder named by
+SLIDEPIPE_TEST_DATA. Measurements whose data is missing are skipped, and the table lists them.
 """
 
 import argparse
@@ -26,16 +26,16 @@ STAGES = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all of them without one")
-    parser.add_argument("--tiny", action="store_true", help="as little as shows that the scripts work")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
-    parser.add_argument("--readme", type=Path, default=README, help="file of the table")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; default: all")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, to test the scripts")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--readme", type=Path, default=README, help="file with the table")
     options = parser.parse_args(arguments)
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"unknown stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
-    # One thread a process, as workers have it; what uses more says so.
+    # One thread per process, as in workers; measurements that use more set it themselves.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for stage in options.stages or STAGES:
         before, started = machine(), time.perf_counter()
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
             print(f"  {row.what}: {row.figure} [{row.bar}] {verdict} ({row.floor})", flush=True)
         for reason in measured.skipped:
-            print(f"  left out: {reason}", flush=True)
+            print(f"  skipped: {reason}", flush=True)
 
 
 if __name__ == "__main__":

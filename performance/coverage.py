@@ -1,11 +1,12 @@
-"""How often the 95 % intervals of the count tables hold the truth, over simulated wells.
+"""Coverage of the 95 % intervals of the count tables over simulated wells.
 
     python performance/coverage.py [--wells 1000] [--seed 1]
 
-Percentages: each well has a true composition, of which its samples are random draws; the interval of a percentage is to hold the
-true share. Corrected counts: each well has fossils and debris, a head that misses, confuses and invents, and a review drawn and
-labelled by slidepipe's own code; the intervals are to hold the true number of each genus among the detected objects, and the true
-precision and recall. Wells differ in size, genera, debris, quality of the head, and number of labels.
+Percentages: each well has a true composition, and its samples are random draws of it; the interval of a percentage should
+contain the true percentage. Corrected counts: each well has fossils and debris, a head that misses, confuses and invents
+fossils, and a review that slidepipe draws; the intervals should contain the true number of each genus among the detected
+objects, and the true precision and recall. Wells differ in size, number of genera, debris, quality of the head, and number of
+labels.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from slidepipe.samples.sample import Sample, WellSlide
 
 @dataclass
 class Tally:
-    """Intervals that held the truth, of all; and how far the estimates were off, in sum."""
+    """Number of intervals, number that contain the truth, and the summed error of the estimates."""
 
     held: int = 0
     all: int = 0
@@ -36,7 +37,7 @@ class Tally:
     truth: float = 0.0
 
     def add(self, estimate: Estimate, truth: float) -> None:
-        """Count one interval; one that is not a number (nothing to estimate from) is none."""
+        """Add one interval; an estimate or truth that is NaN is ignored."""
         if np.isnan(estimate.value) or np.isnan(truth):
             return
         self.held += estimate.low - 1e-9 <= truth <= estimate.high + 1e-9
@@ -46,12 +47,15 @@ class Tally:
 
     @property
     def coverage(self) -> float:
-        """Share of intervals that held the truth."""
+        """Fraction of intervals that contain the truth."""
         return self.held / self.all if self.all else float("nan")
 
 
 def percentage_coverage(wells: int, seed: int) -> Tally:
-    """Coverage of the percentages of ``counts_long.csv``: 2 to 6 samples a well, 20 to 500 fossils a sample, 5 to 40 genera."""
+    """Return the coverage of the percentages of `counts_long.csv`.
+
+    Wells have 2 to 6 samples, 20 to 500 fossils per sample and 5 to 40 genera.
+    """
     rng = np.random.default_rng(seed)
     tally = Tally()
     for _ in range(wells):
@@ -72,10 +76,11 @@ def percentage_coverage(wells: int, seed: int) -> Tally:
 
 
 def simulated_well(rng: np.random.Generator, objects: int, genera: int, debris: float, quality: float) -> pd.DataFrame:
-    """Objects with the columns ``slidepipe.review.draw.FRAME_COLUMNS`` and the true genus in ``truth`` ("": debris).
+    """Return objects with the columns that a draw needs, and the true genus in `truth` ("" for debris).
 
-    A fossil is accepted as its own genus with probability ``quality``, as a look-alike with a third of the rest; debris is
-    accepted as some genus at a few hundredths of the rest. Unknown fossils look somewhat less strange than debris.
+    A fossil is accepted as its own genus with probability `quality`, and as a similar genus with probability `(1 - quality) /
+    3`. Debris is accepted as a random genus with probability `0.05 * (1 - quality)`. Unknown fossils are on average closer to
+    the reference set than debris.
     """
     names = np.array([*(f"genus{number:02d}" for number in range(genera)), ""])
     samples = int(rng.integers(2, 5))
@@ -108,12 +113,12 @@ def simulated_well(rng: np.random.Generator, objects: int, genera: int, debris: 
 
 
 def correction_coverage(wells: int, seed: int, labels: int | None = None, by: By = "genus") -> dict[str, Tally]:
-    """Coverage of corrected counts (of the well; by sample, of each sample), precision and recall.
+    """Return the coverage of corrected counts (per well; per sample if drawn by sample), precision and recall.
 
     Args:
-        wells: how many to simulate.
-        seed: of the simulation.
-        labels: objects reviewed in each; None: 50 to 400.
+        wells: number of wells to simulate.
+        seed: random seed.
+        labels: number of reviewed objects per well; None for a random number from 50 to 400.
         by: strata of the draw.
     """
     rng = np.random.default_rng(seed)
@@ -133,12 +138,12 @@ def correction_coverage(wells: int, seed: int, labels: int | None = None, by: By
         if audit.problem:
             raise RuntimeError(audit.problem)
         for genus in names:
-            told = audit_genus(audit.strata, genus)
+            estimate = audit_genus(audit.strata, genus)
             accepted, true = frame["genus"] == genus, frame["truth"] == genus
             both = int((accepted & true).sum())
-            tallies["corrected count, well"].add(told.total, int(true.sum()))
-            tallies["precision"].add(told.precision, both / accepted.sum() if accepted.any() else np.nan)
-            tallies["recall"].add(told.recall, both / true.sum() if true.any() else np.nan)
+            tallies["corrected count, well"].add(estimate.total, int(true.sum()))
+            tallies["precision"].add(estimate.precision, both / accepted.sum() if accepted.any() else np.nan)
+            tallies["recall"].add(estimate.recall, both / true.sum() if true.any() else np.nan)
             if audit.by_sample:
                 for sample_id in sorted(frame["sample_id"].unique()):
                     here = audit_genus(audit.strata_of(sample_id), genus)

@@ -1,9 +1,9 @@
-"""What a stored crop costs and what JPEG does to it: bytes an object and drift of the embedding, by way of storing.
+"""Crop storage formats: bytes per object and the change of the embedding.
 
     python performance/crop_storage.py RESULTS
 
-RESULTS: a finished run whose slides are still there. Its objects are cut anew, stored in each way, read back and embedded with
-the run's backbone on the CPU.
+RESULTS is a finished run whose slides are still available. Its objects are cut again, stored in each format, read back, and
+embedded with the backbone of the run on the CPU.
 """
 
 import argparse
@@ -48,10 +48,12 @@ WAYS: dict[str, Callable[[UInt8Array], bytes]] = {
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--objects", type=int, default=300, help="objects, the first of each slide")
+    parser.add_argument(
+        "--objects", type=int, default=300, help="number of objects, taken from the start of each slide's table"
+    )
     arguments = parser.parse_args()
     results = Results(arguments.results)
     config = parse_config(results.manifest["settings"], str(arguments.results))
@@ -69,7 +71,7 @@ def main() -> None:
     raw = embed_crops(backbone, crops, names, embed.views, embed.batch, embed.isolate)
     spread = np.median(np.linalg.norm(raw - raw.mean(axis=0), axis=1))
     print(f"{len(crops)} crops, {np.mean([crop.nbytes for crop in crops]):.0f} bytes raw, backbone {backbone.name}")
-    print("| stored as | bytes an object | ms to store | drift of the embedding, share of the crops' spread |")
+    print("| format | bytes per object | ms to store | change of the embedding / spread of the crops |")
     print("|---|---|---|---|")
     for way, store in WAYS.items():
         started = time.perf_counter()

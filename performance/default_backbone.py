@@ -2,8 +2,8 @@
 
 usage: python performance/default_backbone.py --data IMAGEFOLDER
 
-Prints 1-NN macro F1 (Euclidean, ten stratified 80/20 splits, random_state 0..9), the same for the default head learned on
-the training side of each split, and the time a crop takes on this machine.
+Prints the 1-NN macro F1 (Euclidean, ten stratified 80/20 splits, random_state 0..9), the same for the default head fitted on
+the training part of each split, and the time per crop on this machine.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ALPHA = 0.1
 
 
 def macro_f1(head: Head, embeddings: np.ndarray, genera: np.ndarray) -> list[float]:
-    """Macro F1 of the head's best genus (accepted or not) on each of the ten splits."""
+    """Return the macro F1 of the head's best genus (accepted or not) on each of the ten splits."""
     scores = []
     for seed in range(10):
         train, test = train_test_split(np.arange(len(genera)), test_size=0.2, stratify=genera, random_state=seed)
@@ -36,7 +36,7 @@ def macro_f1(head: Head, embeddings: np.ndarray, genera: np.ndarray) -> list[flo
 def main() -> None:
     """Read the crops, embed them, print the figures."""
     parser = argparse.ArgumentParser(description="Measure the default backbone on labelled crops")
-    parser.add_argument("--data", type=Path, required=True, help="folder with one folder of images a genus")
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder of images per genus")
     files = sorted(parser.parse_args().data.glob("*/*"))
     genera = np.array([file.parent.name for file in files])
     backbone = DescriptorBackbone().load("cpu")
@@ -48,7 +48,7 @@ def main() -> None:
     print(
         f"images {len(files)}, genera {len(np.unique(genera))}, dimensions {backbone.dim}, {backbone.input_px} px, {backbone.fit}"
     )
-    print(f"embed: {1000 * cpu / len(files):.1f} ms of CPU a crop, {1000 * wall / len(files):.1f} ms of wall time")
+    print(f"embed: {1000 * cpu / len(files):.1f} ms of CPU per crop, {1000 * wall / len(files):.1f} ms of wall time")
     heads: dict[str, Head] = {
         "1-NN, Euclidean": KnnHead(KnnHead.Settings(k=1, metric="euclidean")),
         "default head": KnnHead(),

@@ -1,10 +1,11 @@
-"""How well and how fast a detector finds what the truth of a well says.
+"""Accuracy and speed of a detector on wells with known truth.
 
     python performance/detection.py WELL [WELL ...] [--core-px 2048] [--setting neck_ratio=0.65 ...]
 
-A WELL is a folder of slides with ``truth.csv`` beside them (performance/make_composite.py makes one). A fossil is found where a
-box overlaps it with IoU >= 0.5; a box is right where it lies on a true object with IoU >= 0.3; boxes on debris too small to
-count (under 15 um) are left out. Time is that of one process: reading the level's pixels once, and detection with its halos.
+A WELL is a folder of slides with `truth.csv` in it (performance/make_composite.py makes one). A fossil is found if a box
+overlaps it with IoU >= 0.5. A box is right if it overlaps a true object with IoU >= 0.3. Boxes on debris that is too small to
+count (under 15 um) are ignored. Times are those of one process: reading the pixels of the level once, and detection with its
+halos.
 """
 
 import argparse
@@ -25,7 +26,7 @@ Boxes = npt.NDArray[np.float64]
 
 
 def overlaps(box: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
-    """IoU of one box with each of ``others`` (N, 4)."""
+    """Return the IoU of one box (4,) with each of `others` (N, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(min=0).prod(axis=1)
     union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
@@ -33,7 +34,7 @@ def overlaps(box: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
 
 
 def score(boxes: Boxes, truth: list[dict[str, str]], mpp: float) -> npt.NDArray[np.int64]:
-    """Fossils, found ones, boxes that count, right ones."""
+    """Return the numbers of fossils, found fossils, counted boxes and right boxes."""
     true = np.array([[float(row[edge]) for edge in ("x0", "y0", "x1", "y1")] for row in truth]).reshape(-1, 4)
     is_fossil = np.array([row["genus"] != "debris" for row in truth], bool)
     counts = is_fossil | ((true[:, 2:] - true[:, :2]).max(axis=1) * mpp >= LEAST_UM)
@@ -52,7 +53,7 @@ def score(boxes: Boxes, truth: list[dict[str, str]], mpp: float) -> npt.NDArray[
 def measure(
     path: Path, truth: list[dict[str, str]], detector: DensityDetector, core_px: int
 ) -> npt.NDArray[np.float64]:
-    """Score of one slide, then detection pixels, seconds of reading them once, of reading with halos, of detecting."""
+    """Return the score of one slide, its detection pixels, and the seconds of reading once, reading with halos, and detecting."""
     with open_slide(path) as slide:
         grid = plan_grid(slide.meta, detector.mpp)
         blocks = plan_blocks(grid, detector, core_px)
@@ -73,7 +74,7 @@ def measure(
 
 
 def line(name: str, total: npt.NDArray[np.float64]) -> str:
-    """One line of figures."""
+    """Return one line of figures."""
     fossils, found, boxes, right, pixels, once, halo, detecting = total
     return (
         f"{name}: found {found / max(1, fossils):.4f} of {fossils:.0f} fossils, {right / max(1, boxes):.4f} of {boxes:.0f} boxes "
@@ -83,7 +84,7 @@ def line(name: str, total: npt.NDArray[np.float64]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("wells", type=Path, nargs="+")
     parser.add_argument("--core-px", type=int, default=2048)

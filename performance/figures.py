@@ -1,4 +1,4 @@
-"""Figures of the benchmarks: rows with a bar each, the JSON that keeps them, and the table of ``performance/README.md``."""
+"""Figures of the measurements: rows with their bars, the JSON files that store them, and the table of the README."""
 
 import datetime
 import importlib.metadata
@@ -31,14 +31,14 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         what: what was measured.
-        figure: its value, as text with its unit.
-        floor: what it is measured against, as text; empty where there is nothing.
-        bar: what it must be; empty where nothing is asked.
-        met: whether it is; None where nothing is asked.
+        figure: the value, as text with its unit.
+        floor: the lower bound it is compared with, as text; may be empty.
+        bar: the required value; empty if there is none.
+        met: whether the bar is met; None if there is none.
     """
 
     what: str
@@ -49,18 +49,18 @@ class Row:
 
 
 def at_most(what: str, value: float, limit: float, shown: str = "{:.2f}", floor: str = "") -> Row:
-    """A row whose value must not pass ``limit``; ``shown`` formats both."""
+    """Return a row whose value must be at most `limit`; `shown` formats both numbers."""
     return Row(what, shown.format(value), floor, f"at most {shown.format(limit)}", value <= limit)
 
 
 def at_least(what: str, value: float, limit: float, shown: str = "{:.2f}", floor: str = "") -> Row:
-    """A row whose value must reach ``limit``; ``shown`` formats both."""
+    """Return a row whose value must be at least `limit`; `shown` formats both numbers."""
     return Row(what, shown.format(value), floor, f"at least {shown.format(limit)}", value >= limit)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stage's script gives: rows for the table, every figure by name, and what was left out and why."""
+    """The result of a measurement: rows for the table, all figures by name, and the reasons for skipped parts."""
 
     rows: list[Row] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Measured:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, the date and the versions that figures belong to."""
+    """Return the machine, the date and the package versions of a measurement."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
@@ -83,14 +83,14 @@ def machine() -> dict[str, Any]:
 
 
 def save(stage: str, measured: Measured, before: dict[str, Any], seconds: float, results: Path = RESULTS) -> None:
-    """Write ``results/STAGE.json``; ``before`` is :func:`machine` as it was when the stage began."""
+    """Write `results/STAGE.json`; `before` is the result of `machine()` at the start of the measurement."""
     results.mkdir(parents=True, exist_ok=True)
     record = {"stage": stage, "seconds": round(seconds, 1), "machine": before, **asdict(measured)}
     (results / f"{stage}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def write_table(stages: Sequence[str], results: Path = RESULTS, readme: Path = README) -> None:
-    """Write what the results hold between the markers of the README.
+    """Write the stored results between the markers of the README.
 
     Raises:
         ValueError: the README has no markers.
@@ -104,22 +104,22 @@ def write_table(stages: Sequence[str], results: Path = RESULTS, readme: Path = R
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
-        raise ValueError(f"{readme}: the markers {START} and {END} are missing. Put them where the table belongs")
+        raise ValueError(f"{readme}: the markers {START} and {END} are missing. Add them at the place of the table")
     readme.write_text(f"{before}{start}\n{table(records)}\n{end}{after}", encoding="utf-8")
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """The records of some stages as Markdown."""
+    """Return the records of stages as a Markdown table."""
     if not records:
-        return "Nothing was measured."
-    lines = ["| what | figure | beside it | bar | met |", "|---|---|---|---|---|"]
+        return "No measurements."
+    lines = ["| what | figure | compared with | bar | met |", "|---|---|---|---|---|"]
     for record in records:
         for row in record["rows"]:
             met = {True: "yes", False: "**no**", None: ""}[row["met"]]
             lines.append(f"| {row['what']} | {row['figure']} | {row['floor']} | {row['bar']} | {met} |")
     skipped = [f"- {record['stage']}: {reason}" for record in records for reason in record["skipped"]]
-    told = [f"Left out:\n\n{chr(10).join(skipped)}"] if skipped else []
-    return "\n\n".join([_heading(records), "\n".join(lines), *told])
+    notes = [f"Skipped:\n\n{chr(10).join(skipped)}"] if skipped else []
+    return "\n\n".join([_heading(records), "\n".join(lines), *notes])
 
 
 def _heading(records: Sequence[dict[str, Any]]) -> str:
@@ -130,7 +130,7 @@ def _heading(records: Sequence[dict[str, Any]]) -> str:
     total = sum(record["seconds"] for record in records)
     return (
         f"{one['processor']}, {one['cores']} cores, {one['memory_gb']:g} GB, {one['gpu'] or 'no GPU'}; "
-        f"{dates[0]} to {dates[-1]}, {total / 60:.0f} minutes in all; load of the machine before a stage at most {loads:g}. "
+        f"{dates[0]} to {dates[-1]}, {total / 60:.0f} minutes in total; load of the machine before a stage at most {loads:g}. "
         f"{one['system']}, Python {one['python']}, {versions}."
     )
 

@@ -1,8 +1,8 @@
-"""Growth: whole runs on larger scans, on more objects, on more slides; log-log slopes of wall time and peak memory.
+"""Growth: log-log slopes of wall time and peak memory over larger scans, more objects and more slides.
 
-Whole ``slidepipe run`` commands with two workers and the default backbone, the reference set embedded before. Slopes are
-least squares over all points; start-up is in every point and makes them flatter, so the slope between the two largest points
-is given beside them, and the larger of the two must keep the bar.
+Measures whole `slidepipe run` commands with two workers and the default backbone. The reference set is embedded in advance. A
+slope is a least-squares fit over all points. Every point includes the start-up time, which makes the slope smaller; therefore
+the slope between the two largest points is reported too, and the larger of the two must meet the bar.
 """
 
 import json
@@ -20,21 +20,21 @@ from sample_slides.scanfiles import Tiles
 
 REFERENCE = ROOT / "sample_slides" / "reference"
 WORKERS = 2
-#: Memory can only be flat once a scan fills the blocks that detection reads at a time.
+#: Below this size, memory grows with the scan because the scan does not yet fill the blocks in memory.
 MEMORY_FROM_GIGAPIXELS = 0.4
-#: One block in so many of the growing scan holds objects; a barren scan would show nothing of the later stages.
+#: One in this many blocks of the growing scan has objects; an empty scan would not exercise the later stages.
 ONE_DENSE_IN = 6
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Log-log slope of ``values`` against ``sizes``, least squares; NaN of fewer than two sizes."""
+    """Return the least-squares log-log slope of `values` against `sizes`; NaN for fewer than two sizes."""
     if len(set(sizes)) < 2:
         return float("nan")
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def run_well(well: Path, out: Path, cache: Path) -> tuple[Ran, int]:
-    """One run of a well, watched; also the objects it found."""
+    """Run a well while sampling its memory; return the figures and the number of objects."""
     ran = run_slidepipe(
         ["run", well, "--out", out, "--reference", REFERENCE, "--workers", str(WORKERS)], cache=cache, watch=True
     )
@@ -42,12 +42,12 @@ def run_well(well: Path, out: Path, cache: Path) -> tuple[Ran, int]:
 
 
 def measure(scale: Scale) -> Measured:
-    """Measure the three growths."""
+    """Measure growth with scan size, objects and slides."""
     tiles = blocks_of_tiles()
     measured = Measured()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        # The first run embeds the reference set; the others find it in the cache.
+        # The first run embeds the reference set; the others read it from the cache.
         _run_scans(root, "warm", [(1, 1, 1)], tiles)
 
         def gigapixels(shape: tuple[int, int]) -> tuple[float, Ran, int]:
@@ -73,7 +73,7 @@ def measure(scale: Scale) -> Measured:
 def _run_scans(
     root: Path, name: str, slides: Sequence[tuple[int, int, int]], tiles: Mapping[bool, Tiles]
 ) -> tuple[float, Ran, int]:
-    """Write a well of scans (columns, rows, blocks with objects), run it: its gigapixels, the run, its objects."""
+    """Write and run a well of scans (columns, rows, blocks with objects); return gigapixels, the run and its objects."""
     with tempfile.TemporaryDirectory(prefix=name, dir=root) as folder:
         well = Path(folder) / "well"
         well.mkdir()
@@ -109,7 +109,7 @@ def _tell(measured: Measured, what: str, sizes: Sequence[float], runs: Sequence[
 
 
 def _memory(measured: Measured, what: str, sizes: Sequence[float], runs: Sequence[Ran]) -> None:
-    told = ", ".join(
+    message = ", ".join(
         f"{size:.3g}: {ran.worker_peak_mb:.0f} MB (parent {ran.parent_peak_mb:.0f})"
         for size, ran in zip(sizes, runs, strict=True)
     )
@@ -123,5 +123,5 @@ def _memory(measured: Measured, what: str, sizes: Sequence[float], runs: Sequenc
     }
     name = f"peak memory of a worker against {what}, log-log slope"
     measured.rows.append(
-        at_most(name, value, 0.05, "{:.3f}", told) if what == "gigapixels" else Row(name, f"{value:.3f}", told)
+        at_most(name, value, 0.05, "{:.3f}", message) if what == "gigapixels" else Row(name, f"{value:.3f}", message)
     )

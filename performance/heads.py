@@ -1,10 +1,10 @@
-"""Measure the heads: published splits, a hidden genus, and the composite wells at their true boxes.
+"""Accuracy of the heads: published splits, a hidden genus, and the composite wells at their true boxes.
 
 usage: python performance/heads.py --data DIR [--weights mobilenet|deit|descriptors] [--head knn|logistic] [--alpha A ...]
-                                  [--views 8] [--fit squeeze|pad] [--margin 0 ...] [--isolate] [--cache DIR]
+                                  [--orientations 8] [--fit squeeze|pad] [--margin 0 ...] [--isolate] [--cache DIR]
 
-DIR holds scampi-benchmark/, weights/ and wells/. Crops are embedded as a run embeds them, by one backbone with none beside it.
-Embeddings are kept in --cache, since they take most of the time.
+DIR contains scampi-benchmark/, weights/ and wells/. Crops are embedded as in a run, by one backbone without a companion.
+Embeddings are stored in --cache, because they take most of the time.
 """
 
 import argparse
@@ -42,7 +42,7 @@ NETWORKS: dict[str, tuple[str, str, dict[str, object]]] = {
 
 
 def loaded_backbone(weights: str, folder: Path, fit: Fit) -> Backbone:
-    """One of NETWORKS, or the built-in descriptors, on the CPU."""
+    """Load one of NETWORKS, or the built-in descriptors, on the CPU."""
     if weights not in NETWORKS:
         return DescriptorBackbone().load("cpu")
     name, file, settings = NETWORKS[weights]
@@ -50,19 +50,19 @@ def loaded_backbone(weights: str, folder: Path, fit: Fit) -> Backbone:
 
 
 def well_rows(well: Path) -> list[dict[str, str]]:
-    """The objects of a well's truth.csv without small debris."""
+    """Return the objects of a well's truth.csv without small debris."""
     with (well / "truth.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     return [row for row in rows if row["genus"] != "debris" or max(box_size(row)) >= SMALL_DEBRIS_PX]
 
 
 def box_size(row: dict[str, str]) -> tuple[int, int]:
-    """Width and height of a truth box in level-0 pixels."""
+    """Return width and height of a truth box in level-0 pixels."""
     return int(row["x1"]) - int(row["x0"]), int(row["y1"]) - int(row["y0"])
 
 
 def well_crops(well: Path, margin: float) -> Iterator[np.ndarray]:
-    """Crops at the true boxes, ``margin`` of the long side added all round, stored at STORED_PX at most."""
+    """Return crops at the true boxes, enlarged by `margin` of the long side, with a long side of at most STORED_PX."""
     slides = {path.stem: openslide.OpenSlide(path) for path in [*well.glob("*.svs"), *well.glob("*.mrxs")]}
     for row in well_rows(well):
         slide, (width, height) = slides[row["slide"]], box_size(row)
@@ -83,19 +83,19 @@ PUBLISHED, OTHER = range(10), range(100, 120)
 def splits(
     make: Callable[[], Head], embeddings: np.ndarray, genera: np.ndarray, alpha: float, seeds: Iterable[int]
 ) -> str:
-    """Stratified 80/20 splits by these seeds: macro F1 of the forced answer, and what is accepted."""
+    """Measure stratified 80/20 splits: macro F1 of the best genus, and the accepted fraction."""
     scores, coverage, right = [], [], []
     for seed in seeds:
         train, test = train_test_split(np.arange(len(genera)), test_size=0.2, stratify=genera, random_state=seed)
-        said = make().fit(embeddings[train], genera[train], alpha).predict(embeddings[test])
-        scores.append(f1_score(genera[test], said.genus, average="macro"))
-        coverage.append(said.accepted.mean())
-        right.append((said.genus == genera[test])[said.accepted].mean())
+        answer = make().fit(embeddings[train], genera[train], alpha).predict(embeddings[test])
+        scores.append(f1_score(genera[test], answer.genus, average="macro"))
+        coverage.append(answer.accepted.mean())
+        right.append((answer.genus == genera[test])[answer.accepted].mean())
     return f"macro F1 {np.mean(scores):.4f}, accepted {np.mean(coverage):.3f}, of these right {np.mean(right):.3f}"
 
 
 def hidden_genus(make: Callable[[], Head], embeddings: np.ndarray, genera: np.ndarray, alpha: float) -> str:
-    """Each genus in turn left out of the reference set: how often is it taken for another?"""
+    """Leave each genus out of the reference set in turn; measure how often its crops are accepted as another genus."""
     taken = {}
     for genus in np.unique(genera):
         known = genera != genus
@@ -106,29 +106,29 @@ def hidden_genus(make: Callable[[], Head], embeddings: np.ndarray, genera: np.nd
 
 
 def on_well(head: Head, embeddings: np.ndarray, rows: list[dict[str, str]]) -> str:
-    """The figures of a composite well, as its scoring script defines them, at the true boxes."""
+    """Measure a composite well at its true boxes, with the definitions of its scoring script."""
     truth = np.array([row["genus"] for row in rows])
     fossil = truth != "debris"
-    said = head.predict(embeddings)
-    counted = Counter(np.where(said.accepted, said.genus, "unknown").tolist())
+    answer = head.predict(embeddings)
+    counted = Counter(np.where(answer.accepted, answer.genus, "unknown").tolist())
     true = Counter(np.where(fossil, truth, "unknown").tolist())
     apart = sum(abs(counted[name] - true[name]) for name in counted | true) / (2 * len(rows))
-    right = said.genus == truth
+    right = answer.genus == truth
     return (
-        f"accepted right {right[said.accepted].mean():.3f}, fossils accepted {said.accepted[fossil].mean():.3f}, "
-        f"debris accepted {said.accepted[~fossil].mean():.3f}, forced right {right[fossil].mean():.3f}, "
+        f"accepted right {right[answer.accepted].mean():.3f}, fossils accepted {answer.accepted[fossil].mean():.3f}, "
+        f"debris accepted {answer.accepted[~fossil].mean():.3f}, forced right {right[fossil].mean():.3f}, "
         f"Bray-Curtis {apart:.3f}"
     )
 
 
 def main() -> None:
-    """Print one line a measurement."""
+    """Print one line per measurement."""
     parser = argparse.ArgumentParser(description="Measure the heads")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", choices=[*NETWORKS, "descriptors"], default="mobilenet")
     parser.add_argument("--head", choices=["knn", "logistic"], default="knn")
     parser.add_argument("--alpha", type=float, nargs="+", default=[HeadConfig().alpha])
-    parser.add_argument("--views", type=int, choices=[1, 8], default=8)
+    parser.add_argument("--orientations", type=int, choices=[1, 8], default=8)
     parser.add_argument("--fit", choices=["squeeze", "pad"], default="squeeze")
     parser.add_argument("--margin", type=float, nargs="+", default=[0.0])
     parser.add_argument(
@@ -141,17 +141,17 @@ def main() -> None:
     files = sorted(folder.glob("*/*"))
     genera = np.array([file.parent.name for file in files])
     backbone = loaded_backbone(options.weights, options.data / "weights", options.fit)
-    n_views = getattr(backbone, "views", options.views)
+    orientations = getattr(backbone, "orientations", options.orientations)
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
     def cached(what: str, pictures: Iterator[np.ndarray]) -> np.ndarray:
         alone = "_alone_posed" if options.isolate else ""
-        kept = (options.cache or Path()) / f"{options.weights}_{options.views}_{options.fit}{alone}_{what}.npy"
+        kept = (options.cache or Path()) / f"{options.weights}_{options.orientations}_{options.fit}{alone}_{what}.npy"
         if options.cache is not None and kept.exists():
             return np.load(kept)
         crops = list(pictures)
         names = [f"{what} {number}" for number in range(len(crops))]
-        embedded = embed_crops(backbone, crops, names, n_views, 32, options.isolate)
+        embedded = embed_crops(backbone, crops, names, orientations, 32, options.isolate)
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
             np.save(kept, embedded)
@@ -159,7 +159,7 @@ def main() -> None:
 
     images = (np.asarray(Image.open(file).convert("RGB")) for file in files)
     references = cached("references", images)
-    print(f"{options.weights}, {options.views} views, {options.fit}, head {options.head}")
+    print(f"{options.weights}, {options.orientations} orientations, {options.fit}, head {options.head}")
     for alpha in options.alpha:
         print(f"alpha {alpha:g}, ten published splits: {splits(make, references, genera, alpha, PUBLISHED)}")
         print(f"alpha {alpha:g}, twenty other splits: {splits(make, references, genera, alpha, OTHER)}")
@@ -170,8 +170,8 @@ def main() -> None:
             head = make().fit(references[known], genera[known], alpha)
             for margin in options.margin:
                 rows = well_rows(well)
-                said = on_well(head, cached(f"{well.name}_{margin:g}", well_crops(well, margin)), rows)
-                print(f"alpha {alpha:g}, {well.name}, margin {margin:g}: {said}")
+                answer = on_well(head, cached(f"{well.name}_{margin:g}", well_crops(well, margin)), rows)
+                print(f"alpha {alpha:g}, {well.name}, margin {margin:g}: {answer}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Runs killed at random moments: ``python performance/kills.py [--count 30] [--seed 1] [--out FILE.json]``.
+"""Runs killed at random moments: `python performance/kills.py [--count 30] [--seed 1] [--out FILE.json]`.
 
-The sample well is counted once unbroken. Then, each time into a new folder:
+Counts the sample well once without interruption. Then, each time in a new folder:
 
-* the whole run (parent and workers) is sent SIGKILL at ``--count`` moments spread over its length, and the command given again;
-* the parent alone is killed so, at a third as many moments, and the command given again at once, its workers perhaps still there;
-* two workers are killed at random moments of a run, which has to end by itself;
-* the disk is full: the results lie on a small tmpfs where one may be mounted, and otherwise no file may pass a small size
-  (RLIMIT_FSIZE); the run has to say so in a line, and the same command to go on once there is room.
+* sends SIGKILL to the whole run (parent and workers) at `--count` moments spread over its duration, and runs the command again;
+* kills only the parent, at a third as many moments, and runs the command again immediately, while old workers may still be
+  alive;
+* kills two workers at random moments of a run, which must end by itself;
+* fills the disk: the results lie on a small tmpfs or, where none can be mounted, the size of files is limited (RLIMIT_FSIZE).
+  The run must report it in one line, and the same command must resume once there is space.
 
-Each time ``objects.parquet`` and every CSV must be those of the unbroken run, byte for byte.
+Each time `objects.parquet` and every CSV must be byte-identical to those of the uninterrupted run.
 """
 
 import argparse
@@ -32,12 +33,12 @@ sys.path.insert(0, str(ROOT))
 
 from performance import runs  # noqa: E402  # it is no installed package
 
-#: How long after the parent's death its workers may still be there.
+#: Seconds after the death of the parent within which its workers must have ended.
 _ORPHANS_GONE_S = 60
 
 
 class Trials:
-    """Broken runs of one well, each compared with the unbroken one."""
+    """Interrupted runs of one well, each compared with the uninterrupted one."""
 
     def __init__(self, plan: runs.RunPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
@@ -45,13 +46,13 @@ class Trials:
         out = folder / "unbroken"
         ended = runs.finish(replace(plan, cache=folder / "cache-unbroken"), out, folder / "unbroken.log")
         if ended.status:
-            raise SystemExit(f"the unbroken run ended with status {ended.status}: {ended.told}")
+            raise SystemExit(f"the uninterrupted run ended with status {ended.status}: {ended.output}")
         self.seconds = ended.seconds
         self.wanted = runs.tables_of(out)
         self.stored_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
     def _new(self) -> tuple[runs.RunPlan, Path, Path]:
-        # A new cache too, so that some of the kills fall into the embedding of the reference set.
+        # A new cache as well, so that some kills happen while the reference set is embedded.
         name = f"trial-{len(self.rows):03d}"
         return replace(self.plan, cache=self.folder / name / "cache"), self.folder / name / "out", self._log(name)
 
@@ -63,13 +64,13 @@ class Trials:
         differ = runs.differing(runs.tables_of(out), self.wanted)
         same = ended.status == 0 and not differ
         row = {"mode": mode, "at_s": round(at_s, 2), "status": ended.status, "same": same, **more}
-        self.rows.append({**row, "differ": ",".join(differ), "told": "" if same else ended.told[-500:]})
-        print(f"{len(self.rows):>3} {mode} at {at_s:.1f} s: {'the same' if same else 'NOT THE SAME'}", flush=True)
+        self.rows.append({**row, "differ": ",".join(differ), "message": "" if same else ended.output[-500:]})
+        print(f"{len(self.rows):>3} {mode} at {at_s:.1f} s: {'the same' if same else 'DIFFERENT'}", flush=True)
         if same:
             shutil.rmtree(out.parent, ignore_errors=True)
 
     def kill_run(self, at_s: float, parent_only: bool) -> bool:
-        """Kill a run after ``at_s`` and give the command again; False if it had ended by then."""
+        """Kill a run after `at_s` seconds and run the command again; return False if the run had already ended."""
         plan, out, log = self._new()
         process = runs.start(plan, out, log)
         time.sleep(at_s)
@@ -90,7 +91,7 @@ class Trials:
         return True
 
     def kill_workers(self, moments_s: tuple[float, float], draw: random.Random) -> bool:
-        """Kill a worker at each of two moments of a run that is left to end by itself; False if it ended before."""
+        """Kill one worker at each of two moments of a run; return False if the run had already ended."""
         plan, out, log = self._new()
         started = time.monotonic()
         process = runs.start(plan, out, log)
@@ -110,7 +111,7 @@ class Trials:
         return True
 
     def fill_disk(self, share: float) -> None:
-        """Run with room for ``share`` of what the run stores, then with enough."""
+        """Run with disk space for the fraction `share` of the stored bytes, then with enough space."""
         plan, out, log = self._new()
         with _small_disk(out.parent / "disk", max(2**18, int(self.stored_bytes * share))) as disk:
             if disk is None:
@@ -123,17 +124,17 @@ class Trials:
                 first = runs.finish(plan, out, log)
                 subprocess.run(["mount", "-o", "remount,size=2g", str(disk)], check=True)
                 mode = "tmpfs full"
-            lines = first.told.strip().splitlines() or [""]
-            told = first.status == 2 and "no space left" in lines[-1] and "Traceback" not in first.told
+            lines = first.output.strip().splitlines() or [""]
+            message = first.status == 2 and "no space left" in lines[-1] and "Traceback" not in first.output
             ended = runs.finish(plan, out, log)
-            self._record(mode, share, ended, out, told=told, full_status=first.status)
-            if not told:
-                self.rows[-1].update(same=False, told=first.told[-500:])
+            self._record(mode, share, ended, out, message=message, full_status=first.status)
+            if not message:
+                self.rows[-1].update(same=False, message=first.output[-500:])
 
 
 @contextlib.contextmanager
 def _small_disk(folder: Path, size_bytes: int) -> Iterator[Path | None]:
-    """A tmpfs of this size at ``folder``, or None where it may not be mounted."""
+    """Mount a tmpfs of this size at `folder`; yield None if that is not permitted."""
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
@@ -151,7 +152,7 @@ MODES = ("run", "parent", "workers", "disk")
 
 
 def measure(trials: Trials, modes: Sequence[str], count: int, draw: random.Random) -> None:
-    """The trials of ``modes``; a moment after the run's end is drawn again earlier."""
+    """Run the trials of `modes`; a kill after the end of a run is repeated at an earlier moment."""
     for index in range(count if "run" in modes else 0):
         at_s = (index + draw.random()) / count * trials.seconds
         while not trials.kill_run(at_s, parent_only=False):
@@ -170,7 +171,7 @@ def measure(trials: Trials, modes: Sequence[str], count: int, draw: random.Rando
 
 
 def summary(rows: list[dict[str, Any]]) -> list[Mapping[str, object]]:
-    """A line a mode."""
+    """Return one row per mode."""
     lines: list[Mapping[str, object]] = []
     for mode in dict.fromkeys(row["mode"] for row in rows):
         mine = [row for row in rows if row["mode"] == mode]
@@ -181,11 +182,11 @@ def summary(rows: list[dict[str, Any]]) -> list[Mapping[str, object]]:
 
 
 def main() -> None:
-    """Measure and print; exit status 1 if any run ended otherwise."""
+    """Measure and print; exit status 1 if any run gave different tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=30, help="kills of the whole run")
+    parser.add_argument("--count", type=int, default=30, help="number of kills of the whole run")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="what is broken; all if not given")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="kinds of interruption [default: all]")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="also write the figures there (JSON)")
     options = parser.parse_args()
@@ -193,7 +194,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = runs.RunPlan(ROOT / "sample_slides" / "well", more, Path(folder) / "cache")
         trials = Trials(plan, Path(folder))
-        print(f"unbroken: {trials.seconds:.1f} s, {trials.stored_bytes / 1e6:.1f} MB", flush=True)
+        print(f"uninterrupted: {trials.seconds:.1f} s, {trials.stored_bytes / 1e6:.1f} MB", flush=True)
         measure(trials, options.modes, options.count, random.Random(options.seed))
     runs.print_table(summary(trials.rows))
     for row in trials.rows:

@@ -1,7 +1,7 @@
-"""Scans of any size, made for measuring: blocks of a sample slide and blocks of empty field, repeated.
+"""Scans of any size for measurements: repeated blocks of a sample slide and of empty field.
 
-Every distinct tile is encoded and stored once and pointed at from each of its places, so that a scan of 6 gigapixels takes a
-second and a few megabytes. OpenSlide decodes each place for itself, as in any scan.
+Each distinct tile is encoded and stored once, and all its positions refer to it. So a scan of 6 gigapixels takes a second to
+write and a few megabytes. OpenSlide decodes each position separately, as in any scan.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,21 +18,21 @@ TILE_PX, FACTORS, QUALITY = 256, (1, 4, 16), 80
 BLOCK_PX = 4096
 """Side of a block; at every level it is whole tiles."""
 BARREN_PX = 6144
-"""Side of the barren slide of the benchmarks."""
+"""Side of the empty slide of the benchmarks."""
 
 IsDense = Callable[[int, int], bool]
 """(column, row) of a block -> whether it holds objects."""
 
 
 def dense_block() -> UInt8Array:
-    """A corner of a sample slide: uint8 (4096, 4096, 3), some 80 objects."""
+    """Return a corner of a sample slide with about 80 objects: uint8 (4096, 4096, 3)."""
     with open_slide(SAMPLE) as slide:
         pixels, _ = slide.read(slide.meta.levels[0], 0, 0, BLOCK_PX, BLOCK_PX)
     return pixels
 
 
 def empty_field(side_px: int = BLOCK_PX) -> UInt8Array:
-    """Mounting medium with nothing in it, as bright as the sample slide's field and as grainy: uint8 (side, side, 3)."""
+    """Return empty mounting medium with the brightness and noise of the sample slide: uint8 (side, side, 3)."""
     with open_slide(SAMPLE) as slide:
         pixels = slide.read(slide.meta.levels[0], 0, 0, 1024, 1024)[0]
     colour = np.median(pixels, axis=(0, 1))
@@ -42,7 +42,7 @@ def empty_field(side_px: int = BLOCK_PX) -> UInt8Array:
 
 
 def blocks_of_tiles() -> Mapping[bool, Tiles]:
-    """The tiles of a block with objects (True) and of an empty one (False), each encoded once."""
+    """Return the encoded tiles of a block with objects (True) and of an empty block (False)."""
     return {
         dense: _kept(image_tiles(image, tile_px=TILE_PX, factors=FACTORS, quality=QUALITY))
         for dense, image in ((True, dense_block()), (False, empty_field()))
@@ -50,7 +50,7 @@ def blocks_of_tiles() -> Mapping[bool, Tiles]:
 
 
 def write_blocks(path: Path, columns: int, rows: int, is_dense: IsDense, tiles: Mapping[bool, Tiles]) -> float:
-    """Write an Aperio-style scan of ``columns`` x ``rows`` blocks; returns its gigapixels."""
+    """Write an Aperio-style scan of `columns` x `rows` blocks; return its gigapixels."""
 
     def tile(level: int, column: int, row: int) -> bytes | None:
         across = BLOCK_PX // FACTORS[level] // TILE_PX
@@ -63,7 +63,7 @@ def write_blocks(path: Path, columns: int, rows: int, is_dense: IsDense, tiles: 
 
 
 def spread(count: int, columns: int, rows: int) -> IsDense:
-    """``count`` blocks with objects, spread evenly over ``columns`` x ``rows``."""
+    """Return a function that is True for `count` blocks, spread evenly over `columns` x `rows`."""
     total = columns * rows
     chosen = {total * index // max(1, count) for index in range(count)}
     return lambda column, row: row * columns + column in chosen

@@ -2,14 +2,14 @@
 
     python performance/make_composite.py --crops imagefolder_20 --seed 7 --out WELL [--slides 2] [--hard]
 
-Each crop (folder name = genus) is divided by its own background into transmission, turned, scaled to a plausible size, given a
-soft elliptical rim, and multiplied onto a smooth synthetic field with slow illumination changes and noise. Drawn brown and black
-polygons are debris, specks are dust, and some fossils lie in clumps of two or three that touch. Everything follows from the
-seed.
+Each crop (folder name = genus) is divided by its own background to get its transmission. It is rotated, scaled to a plausible
+size, given a smooth elliptical rim, and multiplied onto a smooth synthetic field with slow changes of illumination and noise.
+Drawn brown and black polygons are debris, specks are dust, and some fossils lie in clumps of two or three that touch. All
+random choices follow from the seed.
 
-Written to OUT: tiled pyramidal TIFFs that OpenSlide reads (0.25 um/px), ``truth.csv`` with one row an object (slide, genus or
-``debris``, box in level-0 px, source, clump > 0 where objects touch) and ``reference.txt``, the crops that were not placed.
-A crop shows what lay around the fossil, too: the true box is that of its largest connected piece.
+Writes to OUT: tiled pyramidal TIFFs that OpenSlide reads (0.25 um/px); `truth.csv` with one row per object (slide, genus or
+`debris`, box in level-0 px, source, clump > 0 for objects that touch); and `reference.txt`, the list of crops that were not
+placed. A crop also shows the surroundings of the fossil; the true box is the box of the largest connected piece.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Look:
-    """How a field looks: what a laboratory and a scanner vary."""
+    """The look of a field: the properties that differ between laboratories and scanners."""
 
     side_px: int
     fossils: int
@@ -46,7 +46,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator, hard: bool) -> Look:
-    """A look at random; ``hard`` ones are denser, more tinted, more uneven and noisier than the common scan."""
+    """Return a random look; `hard` ones are denser, more tinted, more uneven and noisier than a common scan."""
     grey = rng.uniform(205, 238)
     tint = rng.normal(0, 7 if hard else 4, 3)
     return Look(
@@ -62,7 +62,7 @@ def draw_look(rng: np.random.Generator, hard: bool) -> Look:
 
 
 def field(look: Look, rng: np.random.Generator) -> FloatImage:
-    """The empty field, float32 (side, side, 3): tint, slow illumination drift and a shading towards one corner."""
+    """Return the empty field, float32 (side, side, 3): tint, slow illumination drift and shading towards one corner."""
     knots = max(4, look.side_px // 700)
     slow = ndimage.zoom(rng.normal(0, look.drift / 4, (knots, knots)), look.side_px / knots, order=3)
     ramp = np.linspace(-0.5, 0.5, look.side_px)
@@ -74,7 +74,7 @@ def field(look: Look, rng: np.random.Generator) -> FloatImage:
 
 
 def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArray[np.bool_]] | None:
-    """A crop as transmission float32 (h, w, 3) and the mask of its largest piece, or None where nothing stands out."""
+    """Return a crop's transmission, float32 (h, w, 3), and the mask of its largest piece; None if there is none."""
     image = Image.open(path).convert("RGB")
     pixels = np.asarray(image, np.float32)
     background = np.percentile(pixels.reshape(-1, 3), 92, axis=0)
@@ -85,9 +85,9 @@ def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArra
     rim = np.clip((1 - np.hypot(x, y)) / 0.08, 0, 1)[..., None].astype(np.float32)
     light = light * rim + (1 - rim)
     scale = rng.uniform(190, 350) / max(height, width)
-    turned = ndimage.rotate(light, rng.uniform(0, 360), reshape=True, order=1, mode="constant", cval=1.0)
-    scaled = Image.fromarray(np.clip(turned * 200, 0, 255).astype(np.uint8)).resize(
-        (max(8, round(turned.shape[1] * scale)), max(8, round(turned.shape[0] * scale))), Image.Resampling.LANCZOS
+    rotated = ndimage.rotate(light, rng.uniform(0, 360), reshape=True, order=1, mode="constant", cval=1.0)
+    scaled = Image.fromarray(np.clip(rotated * 200, 0, 255).astype(np.uint8)).resize(
+        (max(8, round(rotated.shape[1] * scale)), max(8, round(rotated.shape[0] * scale))), Image.Resampling.LANCZOS
     )
     light = np.asarray(scaled, np.float32) / np.float32(200)
     light[np.abs(light - 1) < 0.004] = 1
@@ -99,13 +99,13 @@ def fossil(path: Path, rng: np.random.Generator) -> tuple[FloatImage, npt.NDArra
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     mask = labels == largest
     x0, y0, x1, y1 = box_of(mask, 0, 0)
-    if max(x1 - x0, y1 - y0) < 80:  # under 20 um nobody would call it the fossil of its crop
+    if max(x1 - x0, y1 - y0) < 80:  # a piece under 20 um is not the fossil of the crop
         return None
     return light, mask
 
 
 def debris(rng: np.random.Generator) -> tuple[FloatImage, npt.NDArray[np.bool_]]:
-    """A drawn phytoclast: transmission and mask; a fifth of them are specks under the size limit."""
+    """Draw a phytoclast; return transmission and mask. One fifth are specks under the size limit."""
     side = int(rng.uniform(10, 50) if rng.random() < 0.4 else rng.uniform(60, 260))
     corners = int(rng.integers(4, 9))
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
@@ -114,22 +114,22 @@ def debris(rng: np.random.Generator) -> tuple[FloatImage, npt.NDArray[np.bool_]]
     centre = side / 2 + 2
     points = [(centre + r * np.cos(a), centre + r * np.sin(a)) for a, r in zip(angles, radii, strict=True)]
     ImageDraw.Draw(canvas).polygon(points, fill=255)
-    soft = ndimage.gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0.7, 2.5))
+    rim = ndimage.gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0.7, 2.5))
     colours = ((0.06, 0.05, 0.05), (0.35, 0.2, 0.12), (0.6, 0.42, 0.2))
     colour = np.asarray(colours[rng.integers(3)], np.float32) * rng.uniform(0.8, 1.2)
-    grain = 1 + rng.normal(0, 0.06, (*soft.shape, 1)).astype(np.float32)
-    light = 1 - soft[..., None] * (1 - np.clip(colour * grain, 0.02, 1))
-    return light.astype(np.float32), soft > min(0.3, 0.5 * float(soft.max()))  # a sliver blurs away, not its box
+    grain = 1 + rng.normal(0, 0.06, (*rim.shape, 1)).astype(np.float32)
+    light = 1 - rim[..., None] * (1 - np.clip(colour * grain, 0.02, 1))
+    return light.astype(np.float32), rim > min(0.3, 0.5 * float(rim.max()))  # a thin shape vanishes in the blur
 
 
 def box_of(mask: npt.NDArray[np.bool_], x: int, y: int) -> Box:
-    """The half-open box of a mask whose corner lies at x, y."""
+    """Return the half-open box of a mask whose corner lies at x, y."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1
 
 
 def place(taken: npt.NDArray[np.bool_], shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int] | None:
-    """A free corner x, y for something of ``shape``, or None; ``taken`` is kept at a sixteenth of the scale."""
+    """Return a free corner x, y for an array of `shape`, or None; `taken` is downsampled by 16."""
     for _ in range(200):
         x = int(rng.integers(60, taken.shape[1] * 16 - shape[1] - 60))
         y = int(rng.integers(60, taken.shape[0] * 16 - shape[0] - 60))
@@ -143,9 +143,10 @@ def place(taken: npt.NDArray[np.bool_], shape: tuple[int, int], rng: np.random.G
 def clump(
     members: list[tuple[FloatImage, npt.NDArray[np.bool_]]], rng: np.random.Generator
 ) -> tuple[FloatImage, list[npt.NDArray[np.bool_]]]:
-    """Fossils pushed together until they touch: one transmission image and a mask for each.
+    """Move fossils together until they touch; return one transmission image and a mask per fossil.
 
-    Half of the clumps lie in a row, box against box; in the others each is pushed towards the rest from anywhere.
+    Half of the clumps form a row, with touching boxes; in the others each fossil is moved towards the rest from a random
+    direction.
     """
     in_a_row = rng.random() < 0.5
     side = 2 * sum(max(mask.shape) for _, mask in members)
@@ -166,7 +167,7 @@ def clump(
                 sides = [min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for a, b in [boxes] for i in (0, 1)]
                 if min(sides) <= 6:
                     break
-            elif (union[spot] & mask).sum() <= 20:  # a bare touch
+            elif (union[spot] & mask).sum() <= 20:  # they just touch
                 break
         light[spot] *= image
         union[spot] |= mask
@@ -181,7 +182,7 @@ def clump(
 def compose(
     slide: str, crops: list[Path], look: Look, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], list[dict[str, object]]]:
-    """One scan, uint8 (side, side, 3), and its truth rows. Takes the crops it needs off the end of ``crops``."""
+    """Return one scan, uint8 (side, side, 3), and its truth rows. Removes the crops it uses from the end of `crops`."""
     image = field(look, rng)
     taken = np.zeros((look.side_px // 16, look.side_px // 16), bool)
     truth: list[dict[str, object]] = []
@@ -219,16 +220,16 @@ def compose(
 
 
 def through_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
-    """The losses a scanner's JPEG leaves (chroma at half resolution)."""
+    """Apply the losses of a scanner's JPEG (chroma at half resolution)."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return np.array(Image.open(buffer))
 
 
 def write_pyramid(path: Path, image: npt.NDArray[np.uint8], quality: int) -> None:
-    """A tiled TIFF of levels 1, 4 and 16 with its resolution in the tags, as OpenSlide reads it.
+    """Write a tiled TIFF with levels 1, 4 and 16 and the resolution in its tags, as OpenSlide reads it.
 
-    Tiles are deflated: tifffile alone writes no JPEG. The pixels have been through JPEG all the same.
+    Tiles are compressed with deflate, because tifffile alone writes no JPEG. The pixels already have JPEG losses.
     """
     with tifffile.TiffWriter(path) as tiff:
         for factor in (1, 4, 16):
@@ -242,9 +243,9 @@ def write_pyramid(path: Path, image: npt.NDArray[np.uint8], quality: int) -> Non
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--crops", type=Path, required=True, help="labelled crops, one folder a genus")
+    parser.add_argument("--crops", type=Path, required=True, help="labelled crops, one folder per genus")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--slides", type=int, default=2)

@@ -1,7 +1,7 @@
-"""Peak memory of a worker on a slide of several gigapixels: ``python performance/memory.py [--gigapixels 3.3]``.
+"""Peak memory of a worker on a slide of several gigapixels: `python performance/memory.py [--gigapixels 3.3]`.
 
-Writes a scan in which the same encoded tiles of the sample well repeat, runs the whole job on it with worker processes, samples
-the resident memory of every process of the run, and prints the peak of the largest worker and of the parent.
+Writes a scan that repeats the encoded tiles of the sample well, and runs slidepipe on it with worker processes. Samples the
+resident memory of every process of the run, and prints the peak of the largest worker and of the parent.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TILE_PX = 256
 
 
 def write_large(path: Path, gigapixels: float) -> tuple[int, int]:
-    """A scan of this size in which one sample slide's middle repeats; returns its size in pixels."""
+    """Write a scan of this size that repeats the middle of a sample slide; return its size in pixels."""
     with open_slide(ROOT / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs") as slide:
         level = slide.meta.levels[0]
         side = min(level.width_px, level.height_px) // (16 * TILE_PX) * 16 * TILE_PX

@@ -1,12 +1,13 @@
-"""Damage done to scans, and what a run makes of it: ``python performance/mutations.py [--count 200] [--seed 1] [--out F.json]``.
+"""Runs on damaged scans: `python performance/mutations.py [--count 200] [--seed 1] [--out F.json]`.
 
-Copies of the sample slides are damaged as disks, copies and careless hands damage files (bytes flipped in the header, the index
-or the image data, truncated, zeroed, emptied, removed, forbidden, a folder in a file's place), put into wells of 20 beside
-healthy ones, and run. No run may die; every damaged slide must be listed as failed, be partial with its lost area told, or be
-read whole; the healthy slides' rows must be those of a run without the damaged ones, byte for byte.
+Copies of the sample slides are damaged as disks, interrupted copies and users damage files: bytes flipped in the header, the
+index or the image data; files truncated, zeroed, emptied, removed, made unreadable, or replaced by a folder. Wells of 20
+damaged slides with undamaged ones among them are run. No run may die. Every damaged slide must be listed as failed, be
+partial with its lost area reported, or be read completely. The rows of the undamaged slides must be byte-identical to a run
+without the damaged ones.
 
-A flip that leaves a decodable JPEG changes pixels and cannot be told: JPEG has no checksum. Of those there are as many as the
-outcome "whole, other counts" says, and some of "whole".
+A flipped bit that leaves a decodable JPEG changes pixels and cannot be detected, since JPEG has no checksum. Such slides have
+the outcome "whole, other counts", or "whole".
 """
 
 import argparse
@@ -37,27 +38,27 @@ SAMPLE_SLIDES = (
     ROOT / "sample_slides" / "well" / "6407_6-5 1200 mDC.svs",
     ROOT / "sample_slides" / "well" / "6407_6-5 1430.43 mC.mrxs",
 )
-#: Bytes of a scan file by what they are for: half-open ranges.
+#: Byte ranges of a scan file by purpose, half-open.
 Ranges = dict[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """What was done to a slide: ``kind`` and, in words, ``where``."""
+    """The damage of a slide: `kind`, and `where` in words."""
 
     kind: str
     where: str
 
 
 def files_of(slide: Path) -> list[Path]:
-    """The files of a slide that hold bytes."""
+    """Return the non-empty files of a slide."""
     folder = slide.with_suffix("")
     inside = sorted(folder.iterdir()) if slide.suffix == ".mrxs" else []
     return [path for path in (slide, *inside) if path.stat().st_size]
 
 
 def copy_slide(slide: Path, target: Path) -> Path:
-    """Copy a slide, with its folder where it has one, to ``target`` (of the same suffix)."""
+    """Copy a slide, and its folder if it has one, to `target` (same suffix)."""
     shutil.copyfile(slide, target)
     if slide.suffix == ".mrxs":
         shutil.copytree(slide.with_suffix(""), target.with_suffix(""))
@@ -65,7 +66,7 @@ def copy_slide(slide: Path, target: Path) -> Path:
 
 
 def ranges_of(path: Path) -> Ranges:
-    """What the bytes of a scan file are for: ``header``, ``index`` (where the images lie) and ``tiles``."""
+    """Return the byte ranges of `header`, `index` (the positions of images) and `tiles` of a scan file."""
     size = path.stat().st_size
     if path.suffix == ".dat" or path.suffix == ".ini":
         name = {"Index.dat": "index", "Slidedat.ini": "header"}.get(path.name, "tiles")
@@ -127,7 +128,7 @@ def _flip_tiles(slide: Path, draw: random.Random) -> str:
 
 
 def _absurd(slide: Path, draw: random.Random) -> str:
-    """A size or a count in the header or the index becomes an absurd one."""
+    """Replace a size or a count in the header or the index by an absurd one."""
     absurd = draw.choice((0, 1, 2**16, 2**20, 2**24, 2**30, 2**31 - 1, 2**31, 2**32 - 1))
     if slide.suffix == ".mrxs":
         if draw.random() < 0.5:
@@ -163,7 +164,7 @@ def _truncate(slide: Path, draw: random.Random) -> str:
 
 
 def _zero_stretch(slide: Path, draw: random.Random) -> str:
-    """A stretch of zeros, as a copy that was resumed wrongly or a bad block leaves it."""
+    """Overwrite a range with zeros, as after a badly resumed copy or a bad disk block."""
     path = draw.choice(files_of(slide))
     data = bytearray(path.read_bytes())
     at, length = draw.randrange(len(data)), draw.choice((512, 4096, 65536))
@@ -179,7 +180,7 @@ def _empty(slide: Path, draw: random.Random) -> str:
 
 
 def _missing(slide: Path, draw: random.Random) -> str:
-    if slide.suffix != ".mrxs":  # what is not there is no slide of the well; a link whose target is gone is
+    if slide.suffix != ".mrxs":  # a missing file is not a slide of the well; a link with a missing target is
         slide.unlink()
         slide.symlink_to("gone.svs")
         return "the target of a link"
@@ -187,7 +188,7 @@ def _missing(slide: Path, draw: random.Random) -> str:
     if draw.random() < 0.25:
         shutil.rmtree(folder)
         return "the whole folder"
-    path = draw.choice(sorted({*files_of(slide), slide}))  # the .mrxs itself is often empty
+    path = draw.choice(sorted({*files_of(slide), slide}))  # the .mrxs file itself is often empty
     path.unlink()
     return path.name
 
@@ -221,7 +222,7 @@ KINDS: dict[str, Mutate] = {
 
 
 def mutate(slide: Path, kind: str, draw: random.Random) -> Mutation:
-    """Damage ``slide`` in place, as ``kind`` of :data:`KINDS` says."""
+    """Damage `slide` in place with one of `KINDS`."""
     return Mutation(kind, KINDS[kind](slide, draw))
 
 
@@ -230,22 +231,22 @@ def mutate(slide: Path, kind: str, draw: random.Random) -> Mutation:
 
 @dataclass
 class Damaged:
-    """A damaged slide and what became of it."""
+    """A damaged slide and its outcome in the run."""
 
     slide_id: str
     source: str
     kind: str
     where: str
     outcome: str = ""
-    told: str = ""
+    message: str = ""
 
 
-#: Names of healthy slides beside the damaged ones, by the suffix of what they are copies of.
+#: Names of the undamaged slides, by the suffix of the slide they are copies of.
 _HEALTHY = {".svs": "6407_6-5 500 mDC.svs", ".mrxs": "6407_6-5 600.5 mC.mrxs"}
 
 
 def make_healthy(folder: Path, sources: Sequence[Path]) -> Path:
-    """A well of one healthy copy of each of ``sources`` (of different suffixes)."""
+    """Make a well with one undamaged copy of each of `sources` (of different suffixes)."""
     folder.mkdir(parents=True)
     for source in sources:
         copy_slide(source, folder / _HEALTHY[source.suffix])
@@ -255,7 +256,7 @@ def make_healthy(folder: Path, sources: Sequence[Path]) -> Path:
 def make_damaged(
     folder: Path, sources: Sequence[Path], kinds: Sequence[str], count: int, draw: random.Random, first: int = 0
 ) -> list[Damaged]:
-    """Add ``count`` damaged slides to a well; kinds and sources take turns, from number ``first`` on."""
+    """Add `count` damaged slides to a well, numbered from `first`; kinds and sources alternate."""
     made = []
     for number in range(first, first + count):
         kind, source = kinds[number % len(kinds)], sources[number // len(kinds) % len(sources)]
@@ -266,13 +267,13 @@ def make_damaged(
 
 
 def slide_rows(out: Path) -> dict[str, dict[str, str]]:
-    """Rows of ``counts_slides.csv`` by slide."""
+    """Return the rows of `counts_slides.csv` by slide."""
     with (out / "counts_slides.csv").open(encoding="utf-8", newline="") as file:
         return {row["slide_id"]: row for row in csv.DictReader(file)}
 
 
 def healthy_bytes(out: Path, sources: Sequence[Path]) -> tuple[list[bytes], list[Any]]:
-    """What the tables of ``out`` say of the healthy slides: lines of the count tables, and rows of the objects."""
+    """Return the lines of the count tables and the object rows of the undamaged slides."""
     names = [Path(_HEALTHY[source.suffix]).stem for source in sources]
     lines = [
         line
@@ -285,7 +286,7 @@ def healthy_bytes(out: Path, sources: Sequence[Path]) -> tuple[list[bytes], list
 
 
 def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]]) -> None:
-    """Say of each damaged slide what the run made of it; ``twins`` are the rows of the undamaged slides by suffix."""
+    """Set the outcome of each damaged slide; `twins` are the rows of the undamaged slides by suffix."""
     rows = slide_rows(out)
     with (out / "failures.csv").open(encoding="utf-8", newline="") as file:
         failures = list(csv.DictReader(file))
@@ -293,15 +294,15 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
         mine = [row for row in failures if row["slide_id"] == slide.slide_id]
         reasons, stages = [row["reason"] for row in mine], {row["stage"] for row in mine}
         row, twin = rows.get(slide.slide_id), twins[Path(slide.source).suffix]
-        slide.told = reasons[0] if reasons else slide.told
+        slide.output = reasons[0] if reasons else slide.output
         if row is None:
-            slide.outcome = "not told" if not slide.outcome else slide.outcome
+            slide.outcome = "not message" if not slide.outcome else slide.outcome
         elif row["status"] in ("failed", "partial") and not reasons:
             slide.outcome = f"{row['status']} without a reason"
         elif row["status"] == "failed":
             slide.outcome = "failed"
         elif row["status"] == "partial":
-            # A lost crop is an object that is told to be unusable; a lost region is lost area.
+            # A lost crop is an object that is reported as unusable; a lost region is lost area.
             lost = "detect" not in stages or float(row["area_mm2"]) < float(twin["area_mm2"])
             slide.outcome = "partial" if lost else "partial, no area lost"
         elif all(row[name] == twin[name] for name in row if name not in _NAMING):
@@ -312,29 +313,29 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
             slide.outcome = "whole, other counts"
 
 
-#: Columns that say which slide a row is of.
+#: Columns that identify the slide of a row.
 _NAMING = ("slide_id", "sample_id", "well", "depth_m", "sample_type")
 
-#: Outcomes that must not be.
-WRONG = ("not told", "partial, no area lost", "failed without a reason", "partial without a reason")
+#: Outcomes that must not occur.
+WRONG = ("not message", "partial, no area lost", "failed without a reason", "partial without a reason")
 
 
 def run_damaged(plan: runs.RunPlan, out: Path, damaged: Sequence[Damaged], **options: Any) -> runs.Ended:
-    """Run a well of damaged slides; a slide that makes the run refuse to start is noted and, as the user is told to, excluded."""
+    """Run a well of damaged slides; a slide that prevents the start is recorded and excluded, as the message advises."""
     refused: list[str] = []
     while True:
         ended = runs.finish(plan, out, out.with_suffix(".log"), **options)
-        named = [slide for slide in damaged if slide.slide_id not in refused and f"{slide.slide_id}." in ended.told]
-        if ended.status != 2 or len(named) != 1 or "Traceback" in ended.told:
+        named = [slide for slide in damaged if slide.slide_id not in refused and f"{slide.slide_id}." in ended.output]
+        if ended.status != 2 or len(named) != 1 or "Traceback" in ended.output:
             return ended
-        named[0].outcome, named[0].told = "refused before the work", ended.told.strip().splitlines()[-1]
+        named[0].outcome, named[0].message = "refused before the work", ended.output.strip().splitlines()[-1]
         refused.append(named[0].slide_id)
         lines = ["slide,exclude", *(f"{slide_id},yes" for slide_id in refused)]
         (plan.well / "samples.csv").write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:
-    """Measure and print; exit status 1 if a run died or a slide was lost."""
+    """Measure and print; exit status 1 if a run died or a slide was lost without a report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--wells", type=int, default=10)
@@ -355,7 +356,7 @@ def main() -> None:
         kinds = list(KINDS)
         ended = runs.finish(plan, folder / "out", folder / "out.log", preexec_fn=runs.obey_modes)
         if ended.status:
-            raise SystemExit(f"the healthy well ended with status {ended.status}: {ended.told}")
+            raise SystemExit(f"the healthy well ended with status {ended.status}: {ended.output}")
         wanted = healthy_bytes(folder / "out", SAMPLE_SLIDES)
         twins = twin_rows(folder / "out")
         each = options.count // options.wells
@@ -374,7 +375,7 @@ def main() -> None:
             seconds.append(ended.seconds)
             peaks_mb.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000)
             if ended.status not in (0, 1):
-                wrong.append(f"well {number}: status {ended.status}: {ended.told[-500:]}")
+                wrong.append(f"well {number}: status {ended.status}: {ended.output[-500:]}")
                 continue
             judge(out, damaged, twins)
             if healthy_bytes(out, SAMPLE_SLIDES) != wanted:
@@ -401,7 +402,7 @@ def main() -> None:
 
 
 def twin_rows(out: Path) -> dict[str, dict[str, str]]:
-    """Rows of the undamaged slides, by suffix, from a run of a well of :func:`make_healthy`."""
+    """Return the rows of the undamaged slides by suffix, from a run of a well of `make_healthy`."""
     rows = slide_rows(out)
     return {suffix: rows[Path(name).stem] for suffix, name in _HEALTHY.items()}
 

@@ -1,4 +1,4 @@
-"""Runs as processes of their own, for measurements and tests that kill, damage or divide them."""
+"""Runs in separate processes, for measurements and tests that kill, damage or distribute them."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What is run: a well, options that follow ``slidepipe run WELL --out RESULTS``, a cache, and what stands before it all."""
+    """A run: the well, the options after `slidepipe run WELL --out RESULTS`, the cache folder, and a prefix of the command."""
 
     well: Path
     options: tuple[str, ...]
@@ -28,27 +28,27 @@ class RunPlan:
     prefix: tuple[str, ...] = ()
 
     def command(self, out: Path) -> list[str]:
-        """The command that counts the well into ``out``."""
+        """Return the command that counts the well into `out`."""
         command = [*self.prefix, sys.executable, "-m", "slidepipe.cli", "run", str(self.well), "--out", str(out)]
         return [*command, *self.options]
 
     def environment(self) -> dict[str, str]:
-        """One thread a process, so that a run takes the cores that its workers are given; a cache of its own."""
+        """Return the environment variables: one thread per process, so that a run uses one core per worker, and its own cache."""
         path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
         return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "SLIDEPIPE_CACHE": str(self.cache)}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that came to its own end."""
+    """A run that ended by itself."""
 
     status: int
-    told: str
+    output: str
     seconds: float
 
 
 def start(plan: RunPlan, out: Path, log: Path, **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a run in its own session; what it says goes to ``log``. ``options`` go to Popen."""
+    """Start a run in its own session; its output goes to `log`. `options` are passed to Popen."""
     with log.open("wb") as file:
         return subprocess.Popen(
             plan.command(out),
@@ -62,7 +62,11 @@ def start(plan: RunPlan, out: Path, log: Path, **options: Any) -> "subprocess.Po
 
 
 def finish(plan: RunPlan, out: Path, log: Path, timeout_s: float = 600, **options: Any) -> Ended:
-    """Run to the end; a run that takes longer than ``timeout_s`` is killed, and TimeoutExpired raised."""
+    """Run to the end.
+
+    Raises:
+        TimeoutExpired: the run took longer than `timeout_s` and was killed.
+    """
     started = time.monotonic()
     process = start(plan, out, log, **options)
     try:
@@ -73,7 +77,7 @@ def finish(plan: RunPlan, out: Path, log: Path, timeout_s: float = 600, **option
 
 
 def obey_modes() -> None:
-    """For ``preexec_fn``: what is started may read no file whose mode forbids it, though it be root's (Linux)."""
+    """Drop the right of root to ignore file modes (Linux); for `preexec_fn`."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in _IGNORE_MODES:
         if os.getuid() == 0 and libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
@@ -85,20 +89,20 @@ _PR_CAPBSET_DROP, _IGNORE_MODES = 24, (1, 2)
 
 
 def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL the whole run, parent and workers at once."""
-    with contextlib.suppress(ProcessLookupError):  # all of it has ended
+    """Send SIGKILL to the whole run, parent and workers at once."""
+    with contextlib.suppress(ProcessLookupError):  # all processes have ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def kill_parent(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL the parent only; its workers have to notice."""
+    """Send SIGKILL to the parent only; its workers must notice and end."""
     process.kill()
     process.wait()
 
 
 def group_of(process: "subprocess.Popen[bytes]") -> list[int]:
-    """Processes of the run's group that are still alive."""
+    """Return the processes of the run's group that are still alive."""
     alive = []
     for other in psutil.process_iter(["pid", "status"]):
         try:
@@ -110,7 +114,7 @@ def group_of(process: "subprocess.Popen[bytes]") -> list[int]:
 
 
 def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The worker processes of a run, by their process ids."""
+    """Return the worker processes of a run, sorted by process id."""
     workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
@@ -122,7 +126,7 @@ def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 
 
 def wait_until(process: "subprocess.Popen[bytes]", seen: Callable[[], bool], timeout_s: float = 120) -> bool:
-    """Whether ``seen`` came true while the run was going on."""
+    """Return whether `seen` became true while the run was in progress."""
     until = time.monotonic() + timeout_s
     while process.poll() is None and time.monotonic() < until:
         if seen():
@@ -132,17 +136,17 @@ def wait_until(process: "subprocess.Popen[bytes]", seen: Callable[[], bool], tim
 
 
 def tables_of(out: Path) -> dict[str, bytes]:
-    """``objects.parquet`` and every CSV of a RESULTS folder, byte for byte."""
+    """Return the bytes of `objects.parquet` and every CSV of a RESULTS folder, by name."""
     return {path.name: path.read_bytes() for path in sorted([*out.glob("*.csv"), *out.glob("objects.parquet")])}
 
 
 def differing(tables: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> list[str]:
-    """Names of tables that are not the same in both."""
+    """Return the names of tables that differ."""
     return sorted(name for name in {*tables, *wanted} if tables.get(name) != wanted.get(name))
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows of the same keys as a table."""
+    """Print rows that have the same keys as a table."""
     if not rows:
         return
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
@@ -155,17 +159,17 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
 def separate_cluster(
     plan: RunPlan, folder: Path, hosts: Sequence[tuple[Sequence[str], str]], timeout_s: float = 60
 ) -> Iterator[str]:
-    """A ``dask scheduler`` and ``dask worker`` processes, each started in a working directory of its own.
+    """Start a `dask scheduler` and `dask worker` processes, each in its own working directory.
 
     Args:
-        plan: whose environment they have.
-        folder: where their working directories and logs go.
-        hosts: the scheduler's, then each worker's: what stands before the command (such as ``ip netns exec NAME``), and the
-            address to listen at.
-        timeout_s: how long they may take to start.
+        plan: the run whose environment variables they get.
+        folder: parent of their working directories and logs.
+        hosts: first the scheduler's, then each worker's prefix of the command (such as `ip netns exec NAME`) and the
+            address to listen on.
+        timeout_s: largest number of seconds until they have started.
 
     Yields:
-        The scheduler's address.
+        The address of the scheduler.
     """
     file = folder / "scheduler.json"
     (before, address), *workers = hosts

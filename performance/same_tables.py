@@ -1,9 +1,9 @@
-"""The same tables whoever does the work: ``python performance/same_tables.py [--out FILE.json]``.
+"""Check that tables do not depend on workers and machines: `python performance/same_tables.py [--out FILE.json]`.
 
-Counts the sample well in one process; with 2 and 4 worker processes; on a ``dask scheduler`` and two ``dask worker`` processes
-started by hand, each in a working directory of its own; and, where network namespaces may be made, on the same three processes
-each in its own namespace, joined by a bridge, so that nothing but the network and the files connects them. Compares
-``objects.parquet`` and every CSV byte for byte.
+Counts the sample well in one process; with 2 and 4 worker processes; and on a `dask scheduler` and two `dask worker`
+processes, each with its own working directory. If network namespaces are permitted, the last three processes also run in one
+namespace each, joined by a bridge, so that only the network and the files connect them. Compares `objects.parquet` and every
+CSV byte for byte.
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from performance import runs  # noqa: E402  # it is no installed package
 
-#: The three hosts' addresses in their own small network.
+#: Addresses of the three hosts in their network.
 _ADDRESSES = ("10.213.77.1", "10.213.77.2", "10.213.77.3")
 
 
@@ -33,10 +33,10 @@ def _ip(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def namespaces() -> Iterator[list[tuple[Sequence[str], str]]]:
-    """Three network namespaces on one bridge, which the first holds: how to start a command in each, and its address.
+    """Create three network namespaces on one bridge; yield the command prefix and the address of each.
 
     Raises:
-        CalledProcessError, FileNotFoundError: they may not be made here.
+        CalledProcessError, FileNotFoundError: network namespaces are not permitted here.
     """
     names = [f"slidepipe-{uuid.uuid4().hex[:6]}" for _ in _ADDRESSES]
     made: list[str] = []
@@ -62,14 +62,14 @@ def namespaces() -> Iterator[list[tuple[Sequence[str], str]]]:
 
 
 def by_options(plan: runs.RunPlan, folder: Path, *options: str, prefix: Sequence[str] = ()) -> runs.Ended:
-    """Run with more options into ``folder / "out"``."""
+    """Run with additional options; the results go to `folder / "out"`."""
     folder.mkdir(exist_ok=True)
     more = replace(plan, options=(*plan.options, *options), prefix=tuple(prefix))
     return runs.finish(more, folder / "out", folder / "log")
 
 
 def on_cluster(plan: runs.RunPlan, folder: Path, hosts: list[tuple[Sequence[str], str]]) -> runs.Ended:
-    """Run from the first of ``hosts`` on a scheduler there and a worker on each of the others."""
+    """Run from the first of `hosts`, with a scheduler there and a worker on each of the others."""
     folder.mkdir()
     with runs.separate_cluster(plan, folder, hosts) as address:
         return by_options(plan, folder, "--scheduler", address, prefix=hosts[0][0])
@@ -92,10 +92,12 @@ def main() -> None:
             if not wanted:
                 wanted.update(tables)
             differ = runs.differing(tables, wanted)
-            told = "" if ended.status == 0 else ended.told[-500:]
+            message = "" if ended.status == 0 else ended.output[-500:]
             same = ended.status == 0 and not differ
-            rows.append({"by": label, "s": round(ended.seconds, 1), "tables": len(tables), "same": same, "told": told})
-            print(f"{label}: {'the same' if same else f'NOT THE SAME {differ} {told}'}", flush=True)
+            rows.append(
+                {"by": label, "s": round(ended.seconds, 1), "tables": len(tables), "same": same, "message": message}
+            )
+            print(f"{label}: {'the same' if same else f'NOT THE SAME {differ} {message}'}", flush=True)
 
         one = folder / "one"
         record("one process, one thread", one, by_options(plan, one, "--scheduler", "threads", "--workers", "1"))
@@ -104,17 +106,17 @@ def main() -> None:
             record(f"{workers} worker processes", place, by_options(plan, place, "--workers", str(workers)))
         place = folder / "separate"
         record(
-            "scheduler and 2 workers by hand, own folders",
+            "separate scheduler and 2 workers, own folders",
             place,
             on_cluster(plan, place, [((), "127.0.0.1")] * 3),
         )
         place = folder / "namespaces"
         try:
             with namespaces() as hosts:
-                record("the same in 3 network namespaces", place, on_cluster(plan, place, hosts))
+                record("scheduler and 2 workers in 3 network namespaces", place, on_cluster(plan, place, hosts))
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            print(f"network namespaces: left out, they may not be made here ({getattr(error, 'stderr', error)})")
-    runs.print_table([{key: value for key, value in row.items() if key != "told"} for row in rows])
+            print(f"network namespaces: skipped, not permitted here ({getattr(error, 'stderr', error)})")
+    runs.print_table([{key: value for key, value in row.items() if key != "message"} for row in rows])
     if options.out:
         options.out.write_text(json.dumps(rows, indent=2) + "\n")
     sys.exit(0 if all(row["same"] for row in rows) else 1)

@@ -1,4 +1,4 @@
-"""How much the benchmarks do: all of it, or as little as shows that they work."""
+"""Sizes of the measurements: full, or the smallest that test the scripts."""
 
 import os
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ class Scale:
     """Sizes of the measurements.
 
     Attributes:
-        repeats: runs of what takes seconds; the figure is their median.
+        repeats: repetitions of measurements that take seconds; the figure is the median.
         slides: scans of each composite well.
-        today: whether the job is also done as today, which takes a minute or two.
-        dense_blocks: the dense scan is a block of 4096 px with objects this many times each way.
-        crops: crops embedded.
-        copies: how often the composite wells' scans stand in the whole run.
+        today: whether the published method is measured too, which takes one or two minutes.
+        dense_blocks: the dense scan repeats a block of 4096 px with objects this many times in each direction.
+        crops: crops to embed.
+        copies: copies of the composite wells' scans in the whole run.
         rectangles: columns and rows of blocks of the growing scan.
-        dense: blocks with objects on a scan of one size.
-        wells: slides of a growing well.
+        dense: numbers of blocks with objects on a scan of fixed size.
+        wells: numbers of slides of the growing well.
     """
 
     repeats: int
@@ -57,7 +57,7 @@ TINY = Scale(
 
 
 def data_folder() -> Path | None:
-    """The folder of real data that SLIDEPIPE_TEST_DATA names, or None."""
+    """Return the folder of real data that SLIDEPIPE_TEST_DATA names, or None."""
     folder = os.environ.get("SLIDEPIPE_TEST_DATA")
     return Path(folder) if folder and Path(folder).is_dir() else None
 
@@ -66,10 +66,10 @@ NO_DATA = "SLIDEPIPE_TEST_DATA names no folder of real test data"
 
 
 def composite_slides(data: Path, count: int) -> list[Path]:
-    """``count`` scans of each composite well."""
+    """Return the first `count` scans of each composite well."""
     return [path for well in ("composite_a", "composite_b") for path in scans(data / "wells" / well)[:count]]
 
 
 def scans(folder: Path) -> list[Path]:
-    """The scans of a folder, by name."""
+    """Return the scans of a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix in (".svs", ".mrxs"))

@@ -1,12 +1,13 @@
-"""Two workers against one, and one slide to eight: ``python performance/scaling.py [--slides 6] [--out FILE.json]``.
+"""Scaling with workers and slides: `python performance/scaling.py [--slides 6] [--out FILE.json]`.
 
-* A well of six scans of 67 megapixels is counted with one worker and with two, the embedding over one view, so that it is
-  mostly detection and cutting; then its embedding alone is done again, over eight views. Wall time less start-up, which is that
-  of a well of one barren block; the ratio of one worker to two should be at least 1.8 on two idle cores.
-* Wells of 1, 2, 4 and 8 copies of a scan are counted with two workers: a line is fitted to the wall times, from which none should
-  be further than 10 %.
+* Workers: a well of six scans of 67 megapixels is counted with one worker and with two, with one orientation per embedding,
+  so that detection and cutting dominate. Then only its embedding is repeated, with eight orientations. The start-up time,
+  measured on a well of one empty block, is subtracted. The ratio of one worker to two should be at least 1.8 on two idle
+  cores.
+* Slides: wells of 1, 2, 4 and 8 copies of a scan are counted with two workers. A line is fitted to the wall times; none should
+  differ from it by more than 10 %.
 
-The reference set is embedded before. Some five minutes on two idle cores.
+The reference set is embedded in advance. Takes about five minutes on two idle cores.
 """
 
 import argparse
@@ -28,13 +29,13 @@ from performance.made_scans import blocks_of_tiles, spread, write_blocks  # noqa
 from sample_slides.scanfiles import Tiles  # noqa: E402
 
 COPIES = (1, 2, 4, 8)
-#: Blocks of a scan, across and down, and how many of them hold objects: of the first well, and of a copy.
+#: Columns and rows of blocks of a scan, and the number of blocks with objects: first well, and copies.
 _SCAN, _COPY = ((2, 2), 1), ((3, 2), 6)
 LEAST_RATIO, MOST_RESIDUAL = 1.8, 0.1
 
 
 def write_well(folder: Path, slides: int, blocks: tuple[int, int], dense: int, tiles: Mapping[bool, Tiles]) -> float:
-    """A well of equal scans; returns its megapixels."""
+    """Write a well of equal scans; return its megapixels."""
     folder.mkdir(parents=True)
     columns, rows = blocks
     return sum(
@@ -43,22 +44,26 @@ def write_well(folder: Path, slides: int, blocks: tuple[int, int], dense: int, t
     )
 
 
-def seconds_of(plan: runs.RunPlan, out: Path, workers: int, views: int) -> float:
-    """Wall time of a run; SystemExit if it does not end well."""
-    options = (*plan.options, "--workers", str(workers), "--views", str(views))
+def seconds_of(plan: runs.RunPlan, out: Path, workers: int, orientations: int) -> float:
+    """Return the wall time of a run.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    options = (*plan.options, "--workers", str(workers), "--orientations", str(orientations))
     ended = runs.finish(replace(plan, options=options), out, out.with_name(out.name + ".log"))
     if ended.status:
-        raise SystemExit(f"the run ended with status {ended.status}: {ended.told}")
+        raise SystemExit(f"the run ended with status {ended.status}: {ended.output}")
     return ended.seconds
 
 
 def two_workers(folder: Path, plan: runs.RunPlan, slides: int, tiles: Mapping[bool, Tiles]) -> list[dict[str, Any]]:
-    """Start-up, detection and embedding with one worker and with two."""
+    """Measure start-up, detection and embedding with one worker and with two."""
     write_well(folder / "barren", 1, (1, 1), 0, tiles)
     megapixels = write_well(folder / "large", slides, *_SCAN, tiles)
     startup, detecting, embedding, objects = {}, {}, {}, 0
-    for views in (1, 8):  # the reference set, for both
-        seconds_of(replace(plan, well=folder / "barren"), folder / f"warm-{views}", 2, views)
+    for orientations in (1, 8):  # embeds the reference set for both
+        seconds_of(replace(plan, well=folder / "barren"), folder / f"warm-{orientations}", 2, orientations)
     for workers in (1, 2):
         startup[workers] = seconds_of(replace(plan, well=folder / "barren"), folder / f"start-{workers}", workers, 1)
         large, out = replace(plan, well=folder / "large"), folder / f"large-{workers}"
@@ -66,13 +71,17 @@ def two_workers(folder: Path, plan: runs.RunPlan, slides: int, tiles: Mapping[bo
         embedding[workers] = seconds_of(large, out, workers, 8) - startup[workers]
         objects = int(json.loads((out / "manifest.json").read_text())["objects"])
     return [
-        {"what": "start-up (s)", **_told(startup), "ratio": ""},
-        {"what": f"detection, crops, {megapixels:.0f} megapixels (s)", **_told(detecting), "ratio": _ratio(detecting)},
-        {"what": f"embedding over 8 views, {objects} objects (s)", **_told(embedding), "ratio": _ratio(embedding)},
+        {"what": "start-up (s)", **_times(startup), "ratio": ""},
+        {"what": f"detection, crops, {megapixels:.0f} megapixels (s)", **_times(detecting), "ratio": _ratio(detecting)},
+        {
+            "what": f"embedding over 8 orientations, {objects} objects (s)",
+            **_times(embedding),
+            "ratio": _ratio(embedding),
+        },
     ]
 
 
-def _told(seconds: Mapping[int, float]) -> dict[str, float]:
+def _times(seconds: Mapping[int, float]) -> dict[str, float]:
     return {"1 worker": round(seconds[1], 1), "2 workers": round(seconds[2], 1)}
 
 
@@ -81,7 +90,7 @@ def _ratio(seconds: Mapping[int, float]) -> float:
 
 
 def copies(folder: Path, plan: runs.RunPlan, tiles: Mapping[bool, Tiles]) -> list[dict[str, Any]]:
-    """Wall time of 1, 2, 4 and 8 copies of a scan, and the line through it."""
+    """Measure the wall time of 1, 2, 4 and 8 copies of a scan, and fit a line."""
     walls = []
     for count in COPIES:
         well = folder / f"copies-{count}"
@@ -95,14 +104,14 @@ def copies(folder: Path, plan: runs.RunPlan, tiles: Mapping[bool, Tiles]) -> lis
 
 
 def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
-    """Values at ``sizes`` of the line that fits ``seconds`` best relative to them (least squares of the relative error)."""
+    """Return the values at `sizes` of the line with the least squared relative error to `seconds`."""
     weights = 1 / np.asarray(seconds)
     slope, start = np.polyfit(sizes, seconds, 1, w=weights)
     return [float(start + slope * size) for size in sizes]
 
 
 def main() -> None:
-    """Measure and print; exit status 1 where a bar is missed."""
+    """Measure and print; exit status 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6, help="scans of the well that one and two workers count")
     parser.add_argument("--out", type=Path, help="also write the figures there (JSON)")

@@ -1,7 +1,7 @@
-"""How long a search over a million stored embeddings takes: ``python -m performance.search [--rows N] [--dim D]``.
+"""Time of a search over a million stored embeddings: `python -m performance.search [--rows N] [--dim D]`.
 
 Embeddings are random (the cost of a search does not depend on their values), in the layout of a RESULTS folder's index. The
-timed function is ``slidepipe.search.index.nearest``: scores of all rows, the best rows, and their exact distances. The first
+timed function is `slidepipe.search.index.nearest`: scores of all rows, the best rows, and their exact distances. The first
 search reads the file; later searches find it in the page cache. The index is written once per RESULTS folder and is timed
 separately.
 """
@@ -23,11 +23,11 @@ _SLIDE_ROWS = 20_000
 
 
 def main() -> None:
-    """Lay out, search, print the times."""
+    """Write the index, search, print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--folder", type=Path, help="where the index is laid out for the time of the measurement")
+    parser.add_argument("--folder", type=Path, help="folder for the temporary index")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
 
@@ -39,7 +39,9 @@ def main() -> None:
         folder = Path(name) / "index"
         started = perf_counter()
         write_index(folder, slides(), options.rows, "benchmark")
-        print(f"lay out {options.rows} x {options.dim} (with making them): {perf_counter() - started:.2f} s")
+        print(
+            f"write {options.rows} x {options.dim} (including making the embeddings): {perf_counter() - started:.2f} s"
+        )
         for metric in ("cosine", "euclidean"):
             times = []
             for _ in range(5):
@@ -50,7 +52,7 @@ def main() -> None:
                 nearest(embeddings, lengths, query, 20, metric)
                 times.append(perf_counter() - started)
             print(f"{metric}: first {times[0]:.3f} s, median of {len(times)} {median(times):.3f} s")
-    threads = os.environ.get("OMP_NUM_THREADS", "as many as the machine has cores")
+    threads = os.environ.get("OMP_NUM_THREADS", "one per core")
     print(f"{os.cpu_count()} cores; threads: {threads}; numpy {np.__version__}")
 
 

@@ -1,13 +1,13 @@
-"""Cropping: seconds an object on a dense scan, beside reading the touched pixels once; how often each JPEG tile is decoded.
+"""Cropping: seconds per object on a dense scan compared with reading the same pixels once, and decodes per JPEG tile.
 
-The scan has 2,000 objects on 400 megapixels. Crops are cut part by part (``tasks.PART_ROWS`` rows of the box table), the parts
-dealt out in turn to two workers, each with a handle and an OpenSlide cache of its own, as a run of two workers does. The floor
-reads every tile that any crop touches once, in one pass over the scan, and drops the pixels.
+The scan has 2,000 objects on 400 megapixels. Crops are cut part by part (`tasks.PART_ROWS` rows of the box table). The parts
+are distributed in turn to two workers, each with its own handle and OpenSlide cache, as in a run with two workers. The lower
+bound reads every tile that a crop touches once, in one pass over the scan, and drops the pixels.
 
-Decodes are counted twice over. First from the rectangles that cutting asks OpenSlide for: the tiles that each touches go
-through a least-recently-used cache of ``TILE_CACHE_BYTES``, 4 bytes a pixel, a cache a worker, as OpenSlide keeps them; a tile
-that is not in it is a decode. Second, as a check from outside: the bytes that the process read from the file (``rchar`` of the
-kernel, Linux only) beside those of the floor, which reads each tile's JPEG once.
+Decodes are counted in two ways. First from the rectangles that cutting requests from OpenSlide: the tiles of each rectangle
+pass through a least-recently-used cache of `TILE_CACHE_BYTES` (4 bytes per pixel, one cache per worker), as in OpenSlide; a
+tile that is not in the cache is a decode. Second, as an independent check: the bytes that the process read from the file
+(`rchar` of the kernel, Linux only), divided by those of the lower bound, which reads the JPEG of each tile once.
 """
 
 import math
@@ -36,7 +36,7 @@ Tile = tuple[int, int, int]
 
 
 class WatchedSlide(OpenSlideReader):
-    """A slide that keeps which tiles each read touched, in order."""
+    """A slide that records the tiles of each read, in order."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -49,7 +49,7 @@ class WatchedSlide(OpenSlideReader):
 
 
 def tiles_of(level: Level, x: int, y: int, width: int, height: int) -> Iterator[Tile]:
-    """The tiles that hold a rectangle of a level, within the level."""
+    """Yield the tiles that contain a rectangle of a level, within the level."""
     last_column = (min(x + width, level.width_px) - 1) // TILE_PX
     last_row = (min(y + height, level.height_px) - 1) // TILE_PX
     for row in range(max(0, y) // TILE_PX, last_row + 1):
@@ -58,7 +58,7 @@ def tiles_of(level: Level, x: int, y: int, width: int, height: int) -> Iterator[
 
 
 def decoded(touched: Iterable[Tile], cache_bytes: int = TILE_CACHE_BYTES) -> Iterator[Tile]:
-    """The tiles decoded by reads that touch ``touched`` in order, with a least-recently-used cache of so many bytes."""
+    """Yield the tiles that are decoded if `touched` are read in order, with a least-recently-used cache of `cache_bytes`."""
     kept: OrderedDict[Tile, None] = OrderedDict()
     room = cache_bytes // (4 * TILE_PX * TILE_PX)
     for tile in touched:
@@ -72,18 +72,18 @@ def decoded(touched: Iterable[Tile], cache_bytes: int = TILE_CACHE_BYTES) -> Ite
 
 
 def crop_spec() -> CropSpec:
-    """Crops as the defaults cut them."""
+    """Return the default settings of crops."""
     settings = CropsConfig()
     return CropSpec(settings.margin, settings.long_side_px, settings.jpeg_quality)
 
 
 def parts_of(boxes: IntArray) -> list[IntArray]:
-    """The box table in the parts that a run makes of it."""
+    """Split the box table into the parts of a run."""
     return [boxes[start : start + tasks.PART_ROWS] for start in range(0, len(boxes), tasks.PART_ROWS)]
 
 
 def read_tiles(path: Path, tiles: set[Tile]) -> None:
-    """Read each tile once, row by row, runs of neighbours at a time, and drop the pixels."""
+    """Read each tile once, row by row, adjacent tiles together, and drop the pixels."""
     with open_slide(path) as slide:
         for level in slide.meta.levels:
             own = sorted((row, column) for index, column, row in tiles if index == level.index)
@@ -97,7 +97,7 @@ def read_tiles(path: Path, tiles: set[Tile]) -> None:
 
 
 def measure(scale: Scale) -> Measured:
-    """Measure on a dense scan made for it."""
+    """Measure on a generated dense scan."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "1_2-3 100 mDC.svs"
         side = scale.dense_blocks
@@ -148,16 +148,16 @@ def _measure(path: Path, gigapixels: float, scale: Scale) -> Measured:
         "tiles_touched": len(distinct),
         "tiles_decoded": decodes,
         "tiles_decoded_more_than_once": sum(count > 1 for count in times.values()),
-        "decodes_a_tile": average,
+        "decodes_per_tile": average,
         "bytes_read_against_once": None if math.isnan(by_bytes) else by_bytes,
         **{name: vars(timing) for name, timing in timings.items()},
-        "ms_an_object": each,
+        "ms_per_object": each,
     }
-    beside = f"{len(boxes)} objects on {gigapixels:.2f} gigapixels; file bytes read {by_bytes:.3f} times those of reading once"
+    compared = f"{len(boxes)} objects on {gigapixels:.2f} gigapixels; file bytes read {by_bytes:.3f} times reading once"
     rows = [
-        at_most("crops: decodes of a JPEG tile, on average", average, 1.2, "{:.3f}", beside),
+        at_most("crops: decodes of a JPEG tile, on average", average, 1.2, "{:.3f}", compared),
         Row(
-            "crops: ms an object, cutting (and encoding)",
+            "crops: ms per object, cutting (and encoding)",
             f"{each['cutting']:.2f} ({each['cutting and encoding']:.2f})",
             f"reading the touched tiles once {each['reading']:.2f} ms",
         ),

@@ -1,9 +1,10 @@
-"""Embedding with MobileNetV1 on the CPU: images a second beside a bare forward loop of the same network.
+"""Embedding with MobileNetV1 on the CPU: images per second compared with a bare forward loop of the same network.
 
-The floor: the network that the backbone loads, on normalised float32 images that are in place, in the batch and memory layout
-that are fastest here, on all cores: a process a core with one thread each, or one process with a thread a core, whichever is
-faster. Beside it, a process a core with one thread each: the backbone's own ``embed`` on squares in place, and the whole way
-from stored JPEG crops to embeddings averaged over 8 views, as a worker does it.
+The bare loop runs the network of the backbone on normalised float32 images in memory, on all cores. It uses the fastest batch
+size and memory layout of this machine, and the faster of two set-ups: one process per core with one thread each, or one
+process with one thread per core. It is compared with two measurements with one process per core and one thread each: the
+backbone's `embed` on squares in memory, and the complete way from stored JPEG crops to embeddings averaged over 8
+orientations, as in a worker.
 """
 
 import os
@@ -31,20 +32,20 @@ from slidepipe.slides.reader import open_slide
 
 NAME = "timm:mobilenetv1_100"
 SETTINGS: dict[str, Any] = {"model_kwargs": {"pad_type": "same"}, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-VIEWS, BATCH, INPUT_PX = 8, 64, 224
-#: What the bare loop is tried with.
+ORIENTATIONS, BATCH, INPUT_PX = 8, 64, 224
+#: Batch sizes tried with the bare loop.
 LOOP_BATCHES = (8, 16, 32, 64)
 _TRY_S = 1.0
 
 
 def weights_of(data: Path) -> Path:
-    """The weight file of MobileNetV1."""
+    """Return the weight file of MobileNetV1."""
     return data / "weights" / "mobilenetv1_100_coral.pth"
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A bare forward loop: its batch, whether pixels lie channels-last, threads a process, processes."""
+    """A bare forward loop: batch size, memory layout, threads per process and number of processes."""
 
     batch: int
     channels_last: bool
@@ -53,7 +54,7 @@ class Loop:
 
 
 def bare_loop(weights: str, loop: Loop, images: int) -> Callable[[], object]:
-    """The forward loop of the same network over ``images`` images in place, ready to start."""
+    """Return the forward loop of the same network over `images` images in memory, ready to start."""
     import timm
     import torch
 
@@ -71,12 +72,12 @@ def bare_loop(weights: str, loop: Loop, images: int) -> Callable[[], object]:
                 network(pixels[:size])
 
     with torch.inference_mode():
-        network(pixels)  # kernels are chosen at the first call
+        network(pixels)  # the first call chooses kernels
     return run
 
 
 def loaded_backbone(weights: str) -> Backbone:
-    """The backbone as a worker has it, on one thread."""
+    """Return the backbone as a worker loads it, with one thread."""
     import torch
 
     backbone = plugins.create("backbone", NAME, SETTINGS, Path(weights)).load("cpu")
@@ -85,7 +86,7 @@ def loaded_backbone(weights: str) -> Backbone:
 
 
 def backbone_loop(weights: str, images: int) -> Callable[[], object]:
-    """The backbone's own ``embed`` over squares in place, ready to start."""
+    """Return the backbone's `embed` over squares in memory, ready to start."""
     backbone = loaded_backbone(weights)
     squares = np.random.default_rng(0).integers(0, 256, (BATCH, backbone.input_px, backbone.input_px, 3), np.uint8)
     sizes = [min(BATCH, images - start) for start in range(0, images, BATCH)]
@@ -94,15 +95,15 @@ def backbone_loop(weights: str, images: int) -> Callable[[], object]:
 
 
 def worker_loop(weights: str, jpegs: list[bytes]) -> Callable[[], object]:
-    """From stored crops to embeddings, as a worker does it, ready to start."""
+    """Return the way from stored crops to embeddings, as in a worker, ready to start."""
     backbone = loaded_backbone(weights)
     names = [str(number) for number in range(len(jpegs))]
     backbone.embed(np.zeros((BATCH, backbone.input_px, backbone.input_px, 3), np.uint8))
-    return lambda: embed_crops(backbone, [decode_crop(jpeg) for jpeg in jpegs], names, VIEWS, BATCH, alone=True)
+    return lambda: embed_crops(backbone, [decode_crop(jpeg) for jpeg in jpegs], names, ORIENTATIONS, BATCH, alone=True)
 
 
 def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
-    """What a worker does to crops before the network sees them, ready to start."""
+    """Return the preparation of crops before the network, as in a worker, ready to start."""
 
     def run() -> None:
         for poses in zip(*(laid_by_axis(isolate(decode_crop(jpeg))) for jpeg in jpegs), strict=True):
@@ -112,7 +113,7 @@ def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
 
 
 def fastest_loop(weights: Path, images: int, repeats: int) -> tuple[Loop, Timing]:
-    """The bare loop that is fastest here, of processes of one thread and of one process of many, and its time on all cores."""
+    """Return the fastest bare loop on this machine, and its time on all cores."""
     cores = os.cpu_count() or 1
     timed: dict[Loop, Timing] = {}
     for threads, processes in ((1, cores), (cores, 1)):
@@ -123,7 +124,7 @@ def fastest_loop(weights: Path, images: int, repeats: int) -> tuple[Loop, Timing
 
 
 def _speed(weights: Path, loop: Loop) -> float:
-    # In this process alone: batches and layouts are compared here, not cores.
+    # In this process only: this compares batches and layouts, not cores.
     run = bare_loop(str(weights), loop, loop.batch)
     started, rounds = time.perf_counter(), 0
     while time.perf_counter() - started < _TRY_S:
@@ -133,7 +134,7 @@ def _speed(weights: Path, loop: Loop) -> float:
 
 
 def time_bare_loop(weights: Path, loop: Loop, images: int, repeats: int) -> Timing:
-    """Seconds of the bare loop over ``images`` images on all cores."""
+    """Return the seconds of the bare loop over `images` images on all cores."""
     shares = [
         images * (index + 1) // loop.processes - images * index // loop.processes for index in range(loop.processes)
     ]
@@ -141,7 +142,7 @@ def time_bare_loop(weights: Path, loop: Loop, images: int, repeats: int) -> Timi
 
 
 def composite_crops(data: Path, count: int) -> list[bytes]:
-    """``count`` stored crops of the composite wells."""
+    """Return `count` stored crops of the composite wells."""
     spec, jpegs = crop_spec(), list[bytes]()
     for path in composite_slides(data, 3):
         boxes = detect_slide(path).boxes
@@ -155,20 +156,20 @@ def composite_crops(data: Path, count: int) -> list[bytes]:
 
 
 def measure(scale: Scale) -> Measured:
-    """Measure on all cores, on crops of the composite wells."""
+    """Measure on all cores, with crops of the composite wells."""
     data = data_folder()
     if data is None or not weights_of(data).exists():
         return Measured(skipped=[f"embedding: {NO_DATA} with the weights of MobileNetV1"])
     weights, cores = weights_of(data), os.cpu_count() or 1
     jpegs = composite_crops(data, scale.crops)
-    images = len(jpegs) * VIEWS * cores
+    images = len(jpegs) * ORIENTATIONS * cores
     loop, bare = fastest_loop(weights, images, scale.repeats)
-    own = at_once(backbone_loop, [(str(weights), len(jpegs) * VIEWS)] * cores, scale.repeats)
+    own = at_once(backbone_loop, [(str(weights), len(jpegs) * ORIENTATIONS)] * cores, scale.repeats)
     whole = at_once(worker_loop, [(str(weights), jpegs)] * cores, scale.repeats)
     waiting = at_once(waiting_loop, [(jpegs, 256)] * cores, scale.repeats)
     figures = {
         "crops_a_process": len(jpegs),
-        "views": VIEWS,
+        "views": ORIENTATIONS,
         "images": images,
         "bare_loop": vars(loop),
         "bare": vars(bare),
@@ -182,15 +183,15 @@ def measure(scale: Scale) -> Measured:
         },
     }
     layout = "channels-last" if loop.channels_last else "channels-first"
-    beside = (
+    compared = (
         f"bare forward loop {images / bare.wall_s:.0f} ({loop.processes} processes of {loop.threads} threads, batches of "
         f"{loop.batch}, {layout}); the backbone on squares in place {images / own.wall_s:.0f}"
     )
     rows = [
         Row(
-            "embedding, MobileNetV1, 8 views, stored crops to embeddings, images a second on all cores",
+            "embedding, MobileNetV1, 8 orientations, stored crops to embeddings, images per second on all cores",
             f"{images / whole.wall_s:.0f}",
-            beside,
+            compared,
         ),
         Row(
             "embedding: share of it that the network waits for crops (decoding, isolating, making square)",

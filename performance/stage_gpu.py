@@ -1,10 +1,10 @@
-"""Embedding on an NVIDIA GPU: ViT-S/16 from stored crops to stored embeddings, as a run does it, beside the card's matrix rate.
+"""Embedding on an NVIDIA GPU: ViT-S/16 from stored crops to stored embeddings, as in a run, compared with the GPU's matrix rate.
 
-A dense scan is run with the default backbone first, then again with ViT-S/16 (random weights: speed does not depend on them):
-that run finds boxes and crops stored and only embeds. Its rate in floating-point operations (counted by torch's
-FlopCounterMode) is set against that of a bf16 product of two large matrices on the same card. Beside it, a plain loop as users
-write it: PIL opens a stored crop and resizes it, the same 8 views go through the network in float32, 64 images at a time. The
-share of time that the card is busy is nvidia-smi's utilisation, from the first sample above 0 to the last.
+A dense scan is run first with the default backbone, then with ViT-S/16 (random weights; speed does not depend on them). The
+second run finds boxes and crops stored and only embeds. Its rate of floating-point operations (counted by torch's
+FlopCounterMode) is compared with that of a bf16 product of two large matrices on the same GPU, and with a simple loop as
+users write it: PIL opens and resizes a stored crop, and the same 8 orientations pass through the network in float32, 64
+images at a time. The utilisation of the GPU is that of nvidia-smi, from the first sample above 0 to the last.
 """
 
 import io
@@ -28,12 +28,12 @@ from slidepipe.embedding.square import views
 from slidepipe.store.arrays import CropReader
 from slidepipe.store.slide_store import SlideStore
 
-ARCHITECTURE, INPUT_PX, VIEWS = "vit_small_patch16_224", 224, 8
+ARCHITECTURE, INPUT_PX, ORIENTATIONS = "vit_small_patch16_224", 224, 8
 _MATRIX, _PLAIN_CROPS, _BATCH = 8192, 128, 64
 
 
 def measure(scale: Scale) -> Measured:
-    """Measure on the first card, or say that there is none."""
+    """Measure on the first GPU; without a GPU the measurement is skipped."""
     import torch
 
     if not torch.cuda.is_available():
@@ -46,7 +46,7 @@ def _measure(root: Path, scale: Scale) -> Measured:
     weights, config = _random_weights(root), root / "vit.yaml"
     settings = {
         "reference": str(REFERENCE),
-        "backbone": {"name": f"timm:{ARCHITECTURE}", "weights": str(weights), "views": VIEWS},
+        "backbone": {"name": f"timm:{ARCHITECTURE}", "weights": str(weights), "views": ORIENTATIONS},
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     well, out, cache = root / "well", root / "results", root / "cache"
@@ -58,7 +58,7 @@ def _measure(root: Path, scale: Scale) -> Measured:
     with _Utilisation() as used:
         run_slidepipe(["run", well, "--out", out, "--config", config], cache=cache)
     stored = SlideStore(slide).attributes("embeddings")
-    images = int(stored["objects"]) * VIEWS
+    images = int(stored["objects"]) * ORIENTATIONS
     rate, peak = images / float(stored["seconds"]), _matrix_rate(scale.repeats)
     share = rate * _operations() / peak
     plain = _plain_rate(SlideStore(slide).crops())
@@ -73,18 +73,18 @@ def _measure(root: Path, scale: Scale) -> Measured:
         "busy": used.share(),
         "utilisation": used.samples,
     }
-    beside = f"{rate:.0f} images a second; bf16 matrix rate {peak / 1e12:.0f} Tflop/s"
+    compared = f"{rate:.0f} images a second; bf16 matrix rate {peak / 1e12:.0f} Tflop/s"
     rows = [
         at_least(
-            "GPU: ViT-S/16, stored crops to stored embeddings, share of the card's bf16 matrix rate",
+            "GPU: ViT-S/16, stored crops to stored embeddings, share of the GPU's bf16 matrix rate",
             share,
             0.4,
-            floor=beside,
+            floor=compared,
         ),
         at_least(
             "GPU: times a plain float32 loop with PIL", rate / plain, 10, "{:.1f}", f"{plain:.0f} images a second"
         ),
-        at_least("GPU: share of the embed stage that the card is busy", used.share(), 0.9),
+        at_least("GPU: share of the embed stage that the GPU is busy", used.share(), 0.9),
     ]
     if "loader_wait_s" in stored:
         rows.append(Row("GPU: loader wait, s", f"{stored['loader_wait_s']:.1f}", f"of {stored['seconds']:.1f} s"))
@@ -102,7 +102,7 @@ def _random_weights(root: Path) -> Path:
 
 
 def _operations() -> float:
-    """Floating-point operations of one image: a multiplication and an addition are two."""
+    """Return the floating-point operations of one image; a multiplication and an addition count as two."""
     import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -114,7 +114,7 @@ def _operations() -> float:
 
 
 def _matrix_rate(repeats: int) -> float:
-    """Floating-point operations a second of a large bf16 product."""
+    """Return the floating-point operations per second of a large bf16 matrix product."""
     import torch
 
     one = torch.randn(_MATRIX, _MATRIX, device="cuda", dtype=torch.bfloat16)
@@ -130,7 +130,7 @@ def _matrix_rate(repeats: int) -> float:
 
 
 def _plain_rate(reader: CropReader) -> float:
-    """Images a second of a loop as users write it, over the same views."""
+    """Return the images per second of a simple loop, over the same orientations."""
     import timm
     import torch
 
@@ -141,7 +141,7 @@ def _plain_rate(reader: CropReader) -> float:
         waiting: list[Any] = []
         for jpeg in jpegs:
             image = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC)
-            waiting += [view[0] for view in views(np.asarray(image)[None], VIEWS)]
+            waiting += [view[0] for view in views(np.asarray(image)[None], ORIENTATIONS)]
             if len(waiting) >= _BATCH:
                 pixels = torch.from_numpy(np.stack(waiting)).permute(0, 3, 1, 2).float().div(255).cuda()
                 network(pixels).cpu()
@@ -151,11 +151,11 @@ def _plain_rate(reader: CropReader) -> float:
         run()
         started = time.perf_counter()
         run()
-    return len(jpegs) // (_BATCH // VIEWS) * _BATCH / (time.perf_counter() - started)
+    return len(jpegs) // (_BATCH // ORIENTATIONS) * _BATCH / (time.perf_counter() - started)
 
 
 class _Utilisation:
-    """The card's utilisation while a block runs, in percent, five samples a second."""
+    """Sample the utilisation of the GPU in percent, five times per second, while the block runs."""
 
     def __init__(self) -> None:
         self.samples: list[int] = []
@@ -170,6 +170,6 @@ class _Utilisation:
         self.samples = [int(line) for line in self._process.communicate()[0].split() if line.isdigit()]
 
     def share(self) -> float:
-        """Mean from the first sample above 0 to the last; 0 without one."""
+        """Return the mean from the first sample above 0 to the last; 0 if there is none."""
         busy = [index for index, sample in enumerate(self.samples) if sample > 0]
         return statistics.mean(self.samples[busy[0] : busy[-1] + 1]) / 100 if busy else 0.0

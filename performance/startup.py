@@ -1,4 +1,4 @@
-"""How long the command line takes to answer: ``python performance/startup.py [-n 7]``. Median wall seconds of whole processes."""
+"""Start-up time of the command line: `python performance/startup.py [-n 7]`. Prints the median wall seconds per process."""
 
 import argparse
 import statistics
@@ -24,7 +24,9 @@ def main() -> None:
             started = time.perf_counter()
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - started)
-        print(f"{name}: {statistics.median(seconds[1:]):.3f} s (of {runs}, first left out)")  # the first fills caches
+        print(
+            f"{name}: {statistics.median(seconds[1:]):.3f} s (of {runs}, first left out)"
+        )  # the first run fills caches
 
 
 if __name__ == "__main__":

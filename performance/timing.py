@@ -1,4 +1,4 @@
-"""Clocks of the benchmarks: medians of alternating calls, calls in several processes at once, and whole command lines."""
+"""Timers: medians of alternating calls, calls in several processes at once, and whole command lines."""
 
 import multiprocessing
 import os
@@ -18,13 +18,13 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 
-#: How often the resident memory of a run's processes is looked at.
+#: Interval at which the resident memory of a run's processes is sampled.
 _LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds by the wall clock and of processor time (user and system), over ``runs`` runs."""
+    """Median wall seconds and CPU seconds (user and system) over `runs` runs."""
 
     wall_s: float
     cpu_s: float
@@ -32,20 +32,20 @@ class Timing:
 
 
 def median(timings: Sequence[tuple[float, float]]) -> Timing:
-    """The median of (wall, CPU) seconds, each by itself."""
+    """Return the median of wall seconds and the median of CPU seconds."""
     walls, cpus = zip(*timings, strict=True)
     return Timing(statistics.median(walls), statistics.median(cpus), len(timings))
 
 
 def clocked(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of one call in this process."""
+    """Return the wall and CPU seconds of one call in this process."""
     cpu, wall = time.process_time(), time.perf_counter()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Time calls in turn, ``repeats`` rounds, so that whatever slows the machine down slows all of them down."""
+    """Time calls in turn for `repeats` rounds, so that a disturbance of the machine affects all of them."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -57,20 +57,20 @@ Prepare = Callable[..., Callable[[], object]]
 
 
 def at_once(prepare: Prepare, arguments: Sequence[tuple[Any, ...]], repeats: int) -> Timing:
-    """Time a job that a process each does with each of ``arguments``, all starting at once.
+    """Time a job in several processes that start it at the same moment.
 
     Args:
-        prepare: a function of a module that makes the job ready in its process (imports, loading) and returns it; not timed.
-        arguments: a tuple a process.
-        repeats: rounds; the first round warms up and is left out where there are more.
+        prepare: a module-level function that prepares the job in its process (imports, loading) and returns it; not timed.
+        arguments: the arguments of `prepare`, one tuple per process.
+        repeats: number of rounds; if more than one, a first round warms up and is not counted.
 
     Returns:
-        wall seconds from the start to the last one's end, and CPU seconds of all.
+        Wall seconds from the start to the end of the last process, and CPU seconds of all processes.
     """
     context = multiprocessing.get_context("spawn")
-    barrier, told = context.Barrier(len(arguments)), context.SimpleQueue()
+    barrier, output = context.Barrier(len(arguments)), context.SimpleQueue()
     processes = [
-        context.Process(target=_do_at_once, args=(prepare, one, repeats + (repeats > 1), barrier, told))
+        context.Process(target=_do_at_once, args=(prepare, one, repeats + (repeats > 1), barrier, output))
         for one in arguments
     ]
     for process in processes:
@@ -81,7 +81,7 @@ def at_once(prepare: Prepare, arguments: Sequence[tuple[Any, ...]], repeats: int
             raise RuntimeError(
                 f"a process of {prepare.__module__}.{prepare.__qualname__} ended with {process.exitcode}"
             )
-    by_process: list[list[tuple[float, float, float]]] = [told.get() for _ in processes]
+    by_process: list[list[tuple[float, float, float]]] = [output.get() for _ in processes]
     rounds = list(zip(*by_process, strict=True))[1 if repeats > 1 else 0 :]
     return median(
         [
@@ -91,24 +91,27 @@ def at_once(prepare: Prepare, arguments: Sequence[tuple[Any, ...]], repeats: int
     )
 
 
-def _do_at_once(prepare: Prepare, arguments: tuple[Any, ...], rounds: int, barrier: Barrier, told: Any) -> None:
+def _do_at_once(prepare: Prepare, arguments: tuple[Any, ...], rounds: int, barrier: Barrier, output: Any) -> None:
     try:
         job = prepare(*arguments)
         taken = []
         for _ in range(rounds):
             barrier.wait()
-            cpu, start = time.process_time(), time.monotonic()  # one clock for all processes of a machine
+            cpu, start = (
+                time.process_time(),
+                time.monotonic(),
+            )  # the monotonic clock is the same for all processes of a machine
             job()
             taken.append((start, time.monotonic(), time.process_time() - cpu))
-        told.put(taken)
+        output.put(taken)
     except BaseException:
-        barrier.abort()  # the others would wait for ever
+        barrier.abort()  # otherwise the other processes wait forever
         raise
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that ended: seconds of all its processes, and the peak resident memory of itself and of its largest child."""
+    """A finished command: seconds of all its processes, and the peak resident memory of the parent and of its largest child."""
 
     wall_s: float
     cpu_s: float
@@ -117,7 +120,7 @@ class Ran:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has held so far; where the system does not say (other than Linux), what it holds now."""
+    """Return the peak resident memory of a process so far; on systems other than Linux, its current memory."""
     status = Path(f"/proc/{pid}/status")
     try:
         lines = status.read_text(encoding="ascii").splitlines()
@@ -128,10 +131,10 @@ def peak_bytes(pid: int) -> int:
 
 
 def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = False) -> Ran:
-    """Run ``slidepipe`` with ``arguments`` as a process of its own, with its cache at ``cache``.
+    """Run `slidepipe` with `arguments` in a separate process, with its cache folder at `cache`.
 
     Raises:
-        RuntimeError: it failed; the message holds what it said.
+        RuntimeError: the command failed; the message contains its stderr.
     """
     command = [sys.executable, "-m", "slidepipe.cli", *map(str, arguments)]
     paths = [str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
@@ -140,9 +143,9 @@ def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = Fa
     parent, children = 0, dict[int, int]()
     with tempfile.TemporaryFile(
         "w+", encoding="utf-8"
-    ) as told:  # a pipe that nobody reads would stop a run that says much
+    ) as output:  # a pipe that nobody reads would block a run with many messages
         started = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=output, cwd=ROOT)
         while watch and process.poll() is None:
             try:
                 parent = max(parent, peak_bytes(process.pid))
@@ -153,10 +156,10 @@ def run_slidepipe(arguments: Sequence[str | Path], cache: Path, watch: bool = Fa
             time.sleep(_LOOK_S)
         process.wait()
         wall = time.perf_counter() - started
-        told.seek(0)
-        said = told.read()
+        output.seek(0)
+        text = output.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.strip()[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {text.strip()[-2000:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Ran(wall, cpu, parent / 1e6, max(children.values(), default=0) / 1e6)

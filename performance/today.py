@@ -1,8 +1,8 @@
-"""The job as users do it today, from its published description, beside slidepipe's detection: time, found and missed fossils.
+"""The published detection method compared with slidepipe's detection: time, found and missed fossils.
 
-DeepZoom tiles of 2048 px of level 0 without overlap, inside the bounds; mean of green and blue; Gaussian blur of 127 px;
-adaptive Gaussian threshold (block 255 px, C = 2); connected components of at least 4000 px; boxes that overlap any other
-(IoU >= 0.001) are dropped, both of them. One thread each.
+The published method: DeepZoom tiles of 2048 px of level 0 without overlap, inside the bounds; mean of green and blue;
+Gaussian blur of 127 px; adaptive Gaussian threshold (block 255 px, C = 2); connected components of at least 4000 px; of boxes
+that overlap (IoU >= 0.001) both are dropped. One thread each.
 """
 
 import csv
@@ -26,7 +26,7 @@ Boxes = npt.NDArray[np.float64]
 
 
 def find_as_today(path: Path) -> Boxes:
-    """Boxes float64 (N, 4) of a scan, level-0 pixels."""
+    """Return the boxes that the published method finds on a scan: float64 (N, 4), level-0 pixels."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -44,7 +44,7 @@ def find_as_today(path: Path) -> Boxes:
                 mask = cv2.adaptiveThreshold(
                     blurred, 255, cv2.ADAPTIVE_THRESH_GAUSSIAN_C, cv2.THRESH_BINARY_INV, BLOCK_PX, BELOW
                 )
-                parts = cv2.connectedComponentsWithStats(mask)[2][1:]  # the first is the background
+                parts = cv2.connectedComponentsWithStats(mask)[2][1:]  # component 0 is the background
                 parts = parts[parts[:, cv2.CC_STAT_AREA] >= LEAST_PX][:, :4].astype(np.float64)
                 boxes = np.concatenate([parts[:, :2], parts[:, :2] + parts[:, 2:]], axis=1)
                 found.append(_alone(boxes) + np.array([x0 + column * TILE_PX, y0 + row * TILE_PX] * 2, np.float64))
@@ -52,13 +52,13 @@ def find_as_today(path: Path) -> Boxes:
 
 
 def _alone(boxes: Boxes) -> Boxes:
-    kept = [np.count_nonzero(overlaps(box, boxes) >= LEAST_IOU) == 1 for box in boxes]  # itself
+    kept = [np.count_nonzero(overlaps(box, boxes) >= LEAST_IOU) == 1 for box in boxes]  # a box overlaps itself
     alone: Boxes = boxes[np.array(kept, bool)]
     return alone
 
 
 def measure(scale: Scale) -> Measured:
-    """Both jobs on the composite wells, against their truth."""
+    """Measure both methods on the composite wells against their truth."""
     data = data_folder()
     if data is None:
         return Measured(skipped=[f"the job as today: {NO_DATA}"])
@@ -103,9 +103,9 @@ def _compare(seconds: dict[str, list[tuple[float, float]]], counts: dict[str, np
     today, here = measured.figures["today"], measured.figures["slidepipe"]
     ratio = today["wall_s"] / here["wall_s"]
     measured.figures["times_as_fast"] = ratio
-    beside = f"as today {today['wall_s']:.1f} s, slidepipe {here['wall_s']:.2f} s for {here['slides']} scans"
+    compared = f"as today {today['wall_s']:.1f} s, slidepipe {here['wall_s']:.2f} s for {here['slides']} scans"
     measured.rows.append(
-        at_least("finding objects, times as fast as the job done as today", ratio, 25, "{:.0f}", beside)
+        at_least("finding objects, times as fast as the job done as today", ratio, 25, "{:.0f}", compared)
     )
     measured.rows.append(
         Row(

@@ -1,8 +1,8 @@
-"""The viewer on a large well: ``python performance/view.py [--objects 100000] [--gigapixels 3.3]``.
+"""The viewer on a large well: `python performance/view.py [--objects 100000] [--gigapixels 3.3]`.
 
-Makes a RESULTS folder of many objects whose first slide is a scan of several gigapixels, starts ``slidepipe view`` on it, and
-measures in headless Chromium how long the first page takes and how a list of specimens scrolls, and over HTTP how long tiles
-take (random places and zooms, none asked for before) and how the server's memory grows over 2,000 of them.
+Makes a RESULTS folder with many objects, whose first slide is a scan of several gigapixels, and starts `slidepipe view` on
+it. Measures in headless Chromium the time of the first page and the scrolling of a list of specimens. Measures over HTTP the
+time of tiles (random places and zooms, each requested once) and the growth of the server's memory over 2,000 tiles.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tests.viewer.server import ViewServer, serving  # noqa: E402
 
 SAMPLES = 20
 
-#: Scrolls through the list for some seconds, and notes how long each frame took and how many pictures were missing on it.
+#: JavaScript that scrolls through the list for some seconds and records the time per frame and the fraction of missing images.
 SCROLL = """async () => {
   const grid = document.getElementById("grid");
   const times = [];
@@ -59,7 +59,7 @@ SCROLL = """async () => {
 
 
 def make(folder: Path, objects: int, gigapixels: float) -> tuple[Path, tuple[int, int]]:
-    """RESULTS of ``objects`` objects; its first slide's scan is there and has the size that its entry says."""
+    """Make RESULTS with `objects` objects, whose first slide has a scan; return the folder and the scan's size."""
     results = make_well(folder / "results", samples=SAMPLES, genera=20, objects=round(objects / SAMPLES / 4 * 3))
     scan = folder / "scan.svs"
     size = write_large(scan, gigapixels)
@@ -71,7 +71,7 @@ def make(folder: Path, objects: int, gigapixels: float) -> tuple[Path, tuple[int
 
 
 def first_pages(server: ViewServer) -> dict[str, float]:
-    """Milliseconds in the browser: until the well page is there, until its counts are, until the first specimens are seen."""
+    """Return the milliseconds in the browser until the well page, its counts, and the first specimens are shown."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -89,19 +89,19 @@ def first_pages(server: ViewServer) -> dict[str, float]:
         page.goto(f"{server.url}/grid?name=unknown&sort=near")
         page.wait_for_selector(".cell img")
         page.wait_for_timeout(1500)
-        said: dict[str, float] = page.evaluate(SCROLL)
+        scrolled: dict[str, float] = page.evaluate(SCROLL)
         figures |= {
             "grid_specimens": float(str(page.locator("#said").inner_text()).split()[0]),
-            "scroll_frame_median_ms": said["median"],
-            "scroll_frame_p95_ms": said["p95"],
-            "scroll_pictures_not_yet_there": said["blank"],
+            "scroll_frame_median_ms": scrolled["median"],
+            "scroll_frame_p95_ms": scrolled["p95"],
+            "scroll_pictures_not_yet_there": scrolled["blank"],
         }
         browser.close()
     return figures
 
 
 def tiles(server: ViewServer, size: tuple[int, int], count: int) -> dict[str, Any]:
-    """Latency of tiles at random places, all zooms that a viewer shows, and the server's memory while they are asked for."""
+    """Return the latency of tiles at random places and zooms, and the memory of the server meanwhile."""
     pyramid = Pyramid(Box(0, 0, *size))
     rng = random.Random(3)
     process = psutil.Process(server.process.pid)

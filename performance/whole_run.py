@@ -1,8 +1,9 @@
-"""The whole run beside the floors of its stages, and what starting, Dask and storing cost.
+"""The whole run compared with the lower bounds of its stages, and the cost of start-up, Dask and storing.
 
-The run: ``slidepipe run`` on the composite wells' scans with MobileNetV1, a worker a core, the reference set embedded before.
-Its floors, each alone on all cores: reading and detecting (a process a core, scans dealt out in turn), and a bare forward loop
-over as many images as the run embeds (objects x 8 views), the fastest of ``stage_embed``.
+The run is `slidepipe run` on the composite wells' scans with MobileNetV1 and one worker per core. The reference set is
+embedded in advance. The lower bounds, each measured alone on all cores, are reading and detecting (one process per core,
+scans distributed in turn), and the fastest bare forward loop of `stage_embed` over as many images as the run embeds (objects
+x 8 orientations).
 """
 
 import json
@@ -25,16 +26,16 @@ from performance.figures import Measured, Row, at_most
 from performance.made_scans import write_barren
 from performance.scale import NO_DATA, Scale, composite_slides, data_folder
 from performance.stage_detect import detect_slide
-from performance.stage_embed import NAME, SETTINGS, VIEWS, fastest_loop, time_bare_loop, weights_of
+from performance.stage_embed import NAME, ORIENTATIONS, SETTINGS, fastest_loop, time_bare_loop, weights_of
 from performance.timing import ROOT, Ran, at_once, clocked, run_slidepipe
 from slidepipe.pipeline.engine import Engine, Task
 from slidepipe.store.arrays import read_array, write_embeddings, write_jpegs
 from slidepipe.store.slide_store import SlideStore
 
 REFERENCE = ROOT / "sample_slides" / "reference"
-#: Reference images of a genus in the run with MobileNetV1, enough for the default alpha.
+#: Reference images per genus in the run with MobileNetV1; enough for the default alpha.
 REFERENCE_IMAGES = 12
-#: Images over which the fastest bare loop is chosen.
+#: Number of images on which the fastest bare loop is chosen.
 _CHOICE_IMAGES = 512
 
 
@@ -62,7 +63,7 @@ def _start_up(root: Path, scale: Scale, measured: Measured) -> None:
         out = root / f"barren-{number}"
         return run_slidepipe(["run", well, "--out", out, "--reference", REFERENCE], cache=cache)
 
-    run(0)  # Python's compiled files and the disk's cache
+    run(0)  # fills Python's compiled files and the page cache
     runs = [run(number) for number in range(1, scale.repeats + 1)]
     helps = [run_slidepipe(["--help"], cache=cache) for _ in range(scale.repeats + 1)][1:]
     cpu, wall = statistics.median(ran.cpu_s for ran in runs), statistics.median(ran.wall_s for ran in runs)
@@ -75,19 +76,19 @@ def _start_up(root: Path, scale: Scale, measured: Measured) -> None:
         "help_wall_s": shown,
         "runs": len(runs),
     }
-    beside = f"wall {wall:.1f} s; starting Python and the parent's imports {imports:.1f} s of it"
-    measured.rows.append(at_most("barren slide of 6144 px, start to finish, s of CPU", cpu, 8, "{:.1f}", beside))
+    compared = f"wall {wall:.1f} s; starting Python and the parent's imports {imports:.1f} s of it"
+    measured.rows.append(at_most("empty slide of 6144 px, start to finish, s of CPU", cpu, 8, "{:.1f}", compared))
     measured.rows.append(at_most("slidepipe --help, s", shown, 0.4))
 
 
 def run_python(code: str) -> None:
-    """Run ``code`` in a Python of its own."""
+    """Run `code` in a new Python process."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": paths})
 
 
 def nothing(number: int) -> int:
-    """A task that does nothing."""
+    """Do nothing."""
     return number
 
 
@@ -105,7 +106,7 @@ def _dask(scale: Scale, measured: Measured) -> None:
 
 
 def detect_scans(paths: list[Path]) -> Callable[[], object]:
-    """Detection of some scans, ready to start."""
+    """Return the detection of some scans, ready to start."""
     return lambda: [detect_slide(path) for path in paths]
 
 
@@ -115,10 +116,10 @@ def _mobilenet(root: Path, data: Path, scale: Scale, measured: Measured) -> None
     well, config = _copied_well(root, data, scale), root / "mobilenet.yaml"
     settings = {
         "reference": str(_small_reference(root)),
-        "backbone": {"name": NAME, "weights": str(weights), "views": VIEWS, "settings": SETTINGS},
+        "backbone": {"name": NAME, "weights": str(weights), "views": ORIENTATIONS, "settings": SETTINGS},
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    # A run that finds objects embeds the reference set; the others take it from the cache.
+    # A run that finds objects embeds the reference set; the others read it from the cache.
     first = next(path for path in sorted(well.iterdir()) if path.suffix == ".svs")
     run_slidepipe(["run", first, "--config", config, "--out", root / "warm"], cache=cache)
     barren = run_slidepipe(["run", root / "barren", "--config", config, "--out", root / "empty"], cache=cache)
@@ -128,15 +129,15 @@ def _mobilenet(root: Path, data: Path, scale: Scale, measured: Measured) -> None
     objects = int(json.loads((root / "results" / "manifest.json").read_text(encoding="utf-8"))["objects"])
     paths = sorted(path for path in well.iterdir() if path.suffix in (".svs", ".mrxs"))
     detecting = at_once(detect_scans, [(paths[index::cores],) for index in range(cores)], scale.repeats)
-    loop, _ = fastest_loop(weights, _CHOICE_IMAGES if scale.repeats > 1 else VIEWS, 1)
-    # The loop takes as long as the run: once, not five times.
-    forward = time_bare_loop(weights, loop, max(1, objects * VIEWS), 1)
+    loop, _ = fastest_loop(weights, _CHOICE_IMAGES if scale.repeats > 1 else ORIENTATIONS, 1)
+    # The loop takes as long as the run, so it runs once.
+    forward = time_bare_loop(weights, loop, max(1, objects * ORIENTATIONS), 1)
     storing = _storing(root / "results", root)
     floor = detecting.wall_s + forward.wall_s
     measured.figures["run with MobileNetV1"] = {
         "slides": len(paths),
         "objects": objects,
-        "images": objects * VIEWS,
+        "images": objects * ORIENTATIONS,
         "wall_s": ran.wall_s,
         "cpu_s": ran.cpu_s,
         "detecting": vars(detecting),
@@ -146,20 +147,20 @@ def _mobilenet(root: Path, data: Path, scale: Scale, measured: Measured) -> None
         "start_up_wall_s": barren.wall_s,
         "storing_again_wall_s": storing,
     }
-    beside = (
+    compared = (
         f"{objects} objects, {len(paths)} scans: {ran.wall_s:.1f} s; detecting {detecting.wall_s:.1f} s, bare forward loop "
         f"{forward.wall_s:.1f} s ({loop.processes} processes of {loop.threads} threads, batches of {loop.batch})"
     )
     rows = [
-        at_most("whole run with MobileNetV1, times the sum of its floors", ran.wall_s / floor, 1.15, floor=beside),
-        Row("start-up: the same run on a barren slide, s", f"{barren.wall_s:.1f}", f"{barren.cpu_s:.1f} s of CPU"),
+        at_most("whole run with MobileNetV1, times the sum of its floors", ran.wall_s / floor, 1.15, floor=compared),
+        Row("start-up: the same run on an empty slide, s", f"{barren.wall_s:.1f}", f"{barren.cpu_s:.1f} s of CPU"),
         Row("storing: publishing all the run's boxes, crops and embeddings once more, s", f"{storing:.2f}"),
     ]
     measured.rows.extend(rows)
 
 
 def _copied_well(root: Path, data: Path, scale: Scale) -> Path:
-    """The composite scans, each ``scale.copies`` times at other depths, as one well."""
+    """Copy the composite scans into one well, each `scale.copies` times at different depths."""
     well = root / "well"
     well.mkdir()
     depth = 1000
@@ -184,7 +185,7 @@ def _small_reference(root: Path) -> Path:
 
 
 def _storing(results: Path, root: Path) -> float:
-    """Seconds of publishing what the run stored, once more, in one process."""
+    """Return the seconds of publishing the stored stages of the run again, in one process."""
     folders = sorted(path.parent for path in (results / "slides").rglob("crops") if path.is_dir())
     loaded = []
     for folder in folders:
