@@ -19,7 +19,7 @@ from slidepipe.config import parse_config
 from slidepipe.crops.cut import CropSpec, cut_crop
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.interfaces import UInt8Array
-from slidepipe.pipeline.plan import embed_spec
+from slidepipe.pipeline.specs import embed_spec
 from slidepipe.pipeline.tasks import get_backbone
 from slidepipe.plugins import register_files
 from slidepipe.results import Results

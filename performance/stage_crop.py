@@ -1,6 +1,6 @@
 """Cropping: seconds per object on a dense scan compared with reading the same pixels once, and decodes per JPEG tile.
 
-The scan has 2,000 objects on 400 megapixels. Crops are cut part by part (`tasks.PART_ROWS` rows of the box table). The parts
+The scan has 2,000 objects on 400 megapixels. Crops are cut part by part (`PART_ROWS` rows of the box table). The parts
 are distributed in turn to two workers, each with its own handle and OpenSlide cache, as in a run with two workers. The lower
 bound reads every tile that a crop touches once, in one pass over the scan, and drops the pixels.
 
@@ -25,7 +25,7 @@ from slidepipe.config import CropsConfig
 from slidepipe.crops.cut import CropSpec, cut_crops, encode_crop
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import BoolArray, IntArray, UInt8Array
-from slidepipe.pipeline import tasks
+from slidepipe.pipeline.stages.crop import PART_ROWS
 from slidepipe.slides.geometry import Level
 from slidepipe.slides.openslide_reader import OpenSlideReader
 from slidepipe.slides.reader import TILE_CACHE_BYTES, open_slide
@@ -79,7 +79,7 @@ def crop_spec() -> CropSpec:
 
 def parts_of(boxes: IntArray) -> list[IntArray]:
     """Split the box table into the parts of a run."""
-    return [boxes[start : start + tasks.PART_ROWS] for start in range(0, len(boxes), tasks.PART_ROWS)]
+    return [boxes[start : start + PART_ROWS] for start in range(0, len(boxes), PART_ROWS)]
 
 
 def read_tiles(path: Path, tiles: set[Tile]) -> None:

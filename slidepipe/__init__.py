@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slidepipe._version import __version__
+
 if TYPE_CHECKING:
     from slidepipe.results import Results
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "open_results", "run"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.paths import relocate
-from slidepipe.pipeline.tasks import PluginSpec
+from slidepipe.pipeline.specs import PluginSpec
 
 
 @dataclass(frozen=True)

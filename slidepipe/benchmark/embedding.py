@@ -34,8 +34,7 @@ from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, UInt8Array
 from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Engine, Task
-from slidepipe.pipeline.plan import reference_identity
-from slidepipe.pipeline.tasks import EmbedSpec
+from slidepipe.pipeline.specs import EmbedSpec, PluginSpec
 from slidepipe.store.files import read_json, write_json
 
 #: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.
@@ -101,8 +100,8 @@ def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
     plugin = spec.plugin
     if has_published_mode(plugin.name):
         settings = json.dumps({**json.loads(plugin.settings), "preprocessing": "published"}, sort_keys=True)
-        plugin = replace(plugin, settings=settings)
-    return replace(spec, plugin=plugin, views=1, isolate=False, beside=None)
+        plugin = replace(plugin, settings=settings, identity="")  # an identity of other settings is computed again
+    return replace(spec, plugin=plugin, orientations=1, isolate=False, companion=None)
 
 
 def embed_images(
@@ -120,7 +119,7 @@ def embed_images(
     spec = spec_of(spec, kind)
     device = resolve_device(spec.device)
     # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
-    identity = reference_identity(spec, crops)
+    identity = spec.reference_identity(crops)
     if kind != "slidepipe":
         del identity["as_crops"]  # only a run has such
         identity |= {"protocol": kind, "version": [identity["version"], 1]}
@@ -202,7 +201,7 @@ def describe_published(spec: EmbedSpec) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def random_backbone(plugin: tasks.PluginSpec, device: str) -> Backbone | None:
+def random_backbone(plugin: PluginSpec, device: str) -> Backbone | None:
     """The backbone with random weights in the place of its own (the negative control); None if it runs no torch network.
 
     The network is found by watching which modules an embedding calls, so that this works for anybody's backbone.

@@ -19,7 +19,7 @@ from slidepipe.benchmark.scores import (
 from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import SlidepipeError
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray, UInt8Array
-from slidepipe.pipeline.tasks import PluginSpec
+from slidepipe.pipeline.specs import PluginSpec
 
 REPLICATES = 2000
 SHUFFLES = 5

@@ -31,7 +31,7 @@ from slidepipe.classification.reference_set import fingerprint_folder, fit_head
 from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 from slidepipe.interfaces import UInt8Array
-from slidepipe.pipeline.plan import crop_spec, embed_spec, head_spec
+from slidepipe.pipeline.specs import crop_spec, embed_spec, head_spec
 from slidepipe.store.files import write_json, write_text
 from slidepipe.store.lock import locked
 
@@ -179,9 +179,9 @@ def score_backbone(
         fit_head(plugins.create("head", head.name, json.loads(head.settings)), reference, config.head.alpha)
         metrics["slidepipe"] = {
             **scores["slidepipe"].summary,
-            "views": spec.views,
+            "views": spec.orientations,
             "isolate": spec.isolate,
-            "beside": spec.beside.plugin.name if spec.beside else None,
+            "beside": spec.companion.plugin.name if spec.companion else None,
             "intervals": bootstrap_intervals(data.labels, scores["slidepipe"]),
             "confusion": scores["slidepipe"].confusion.tolist(),
             "head": {

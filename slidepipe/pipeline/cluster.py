@@ -30,7 +30,7 @@ _QUEUE_WAIT_S = 24 * 3600
 def connect(
     scheduler: str,
     workers: int | None,
-    cards: Sequence[int] = (),
+    gpus: Sequence[int] = (),
     dashboard: bool = False,
     jobqueue: Mapping[str, Any] | None = None,
 ) -> Iterator[distributed.Client]:
@@ -39,7 +39,7 @@ def connect(
     Args:
         scheduler: ``local`` (processes), ``threads``, ``slurm``, ``tcp://HOST:PORT`` or a scheduler file.
         workers: processes or threads started; one a core if None. One joined has the workers it has.
-        cards: GPUs of this machine, by number, that get a process each (``local`` only).
+        gpus: numbers of the GPUs of this machine that get a worker process each ("local" only).
         dashboard: whether a cluster started here shows Dask's dashboard.
         jobqueue: settings of a job, as dask-jobqueue's ``SLURMCluster`` takes them (``slurm`` only).
 
@@ -59,7 +59,7 @@ def connect(
     if scheduler in ("local", "threads"):
         count = workers or dask.system.CPU_COUNT
         threads = {"threads": _worker(distributed.Worker, count)}
-        cluster = _start(_processes(count, cards) if scheduler == "local" else threads, dashboard)
+        cluster = _start(_processes(count, gpus) if scheduler == "local" else threads, dashboard)
     elif scheduler == "slurm":
         cluster = _slurm(workers or 1, jobqueue or {})
     else:
@@ -95,12 +95,12 @@ def _worker(kind: type, threads: int, **options: Any) -> dict[str, Any]:
     return {"cls": kind, "options": {**own, **options}}
 
 
-def _processes(count: int, cards: Sequence[int]) -> dict[str, Any]:
-    own = {"resources": {CPU: 1}} if cards else {}
+def _processes(count: int, gpus: Sequence[int]) -> dict[str, Any]:
+    own = {"resources": {CPU: 1}} if gpus else {}
     specs = {f"cpu-{number}": _worker(distributed.Nanny, 1, **own) for number in range(count)}
-    for card in cards:  # a process a card: a second one's context would only take memory from the first
-        seen = {"CUDA_VISIBLE_DEVICES": _visible_card(card)}
-        specs[f"gpu-{card}"] = _worker(distributed.Nanny, 1, resources={GPU: 1}, env=seen)
+    for gpu in gpus:  # one process per GPU: a second one would only take memory from the first
+        seen = {"CUDA_VISIBLE_DEVICES": _visible_gpu(gpu)}
+        specs[f"gpu-{gpu}"] = _worker(distributed.Nanny, 1, resources={GPU: 1}, env=seen)
     return specs
 
 
@@ -144,10 +144,10 @@ def _join(scheduler: str) -> distributed.Client:
         ) from error
 
 
-def _visible_card(card: int) -> str:
-    # Where a queueing system has lent some cards, they are counted among these.
-    lent = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return lent[card] if card < len(lent) else str(card)
+def _visible_gpu(gpu: int) -> str:
+    # If a queueing system has assigned some GPUs to this process, the numbers count among those.
+    assigned = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return assigned[gpu] if gpu < len(assigned) else str(gpu)
 
 
 @contextlib.contextmanager

@@ -37,11 +37,19 @@ _LOOK_EVERY_S = 0.01
 
 @dataclass(frozen=True)
 class Task:
-    """A function of picklable arguments, to be run in a worker; with ``gpu`` in one that holds a card, where there are some."""
+    """A function call to run in a worker.
+
+    Attributes:
+        call: the function.
+        args: its arguments, which can be pickled.
+        gpu: run it in a worker that has a GPU, if there is one.
+        counts_for: name of the stage whose progress the task counts for; empty if it counts for none.
+    """
 
     call: Callable[..., Any]
     args: tuple[Any, ...]
     gpu: bool = False
+    counts_for: str = ""
 
 
 Work = Generator[list[Task], list[Any], None]
@@ -160,15 +168,15 @@ class Engine:
             )
 
     def lane(self, task: Task) -> bool:
-        """Which queue a task waits in: that of the cards (True), where there are some, or the common one."""
+        """Which queue a task waits in: the queue for GPUs (True), if there are any, or the common one (False)."""
         return task.gpu and self._lanes[True] > 0
 
     def _measure(self) -> None:
         workers = self._client.scheduler_info()["workers"].values()
         self._threads = sum(int(worker["nthreads"]) for worker in workers)
-        cards = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
+        gpus = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
         self._has_cpu_lane = any(CPU_ONLY in worker["resources"] for worker in workers)
-        self._lanes = {True: cards, False: self._threads - (cards if self._has_cpu_lane else 0)}
+        self._lanes = {True: gpus, False: self._threads - (gpus if self._has_cpu_lane else 0)}
         self._measured = monotonic()
 
 

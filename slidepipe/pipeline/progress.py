@@ -10,20 +10,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Task
-from slidepipe.pipeline.status import StatusFile
+from slidepipe.pipeline.stages import STAGES
+from slidepipe.pipeline.stages.detect import DETECT
+from slidepipe.pipeline.status import StatusFile, format_seconds
 
 logger = logging.getLogger("slidepipe.run")
 
-#: The stages that take time, and what each counts.
-UNITS = {"detect": "block", "crop": "object", "embed": "object"}
-_STAGE_OF = {
-    tasks.detect: "detect",
-    tasks.crop_part: "crop",
-    tasks.embed_part: "embed",
-    tasks.embed_beside_part: "embed",
-}
+#: The stages by name.
+_STAGES = {stage.name: stage for stage in STAGES}
 
 
 @dataclass
@@ -68,8 +63,8 @@ class Progress:
     def _begin(self, plan: RunPlan) -> None:
         self._plan = plan
         self._started = monotonic()
-        self._stages = {stage: StageWork() for stage in UNITS}
-        self._stages["detect"].planned = plan.blocks
+        self._stages = {stage: StageWork() for stage in _STAGES}
+        self._stages[DETECT.name].planned = plan.blocks
         self._before = plan.finished - len(plan.failed)
         self._found = self._ended = self._analysed = 0
         self._failed: dict[str, None] = {}
@@ -98,10 +93,10 @@ class Progress:
                 leave=False,
             )
             for position, (name, unit, total) in enumerate(
-                [("slides", "slide", todo), *((stage, unit, None) for stage, unit in UNITS.items())]
+                [("slides", "slide", todo), *((stage.name, stage.unit, None) for stage in STAGES)]
             )
         }
-        self._bars["detect"].total = plan.blocks
+        self._bars[DETECT.name].total = plan.blocks
         for slide_id, reason in plan.failed.items():
             self._slide_ended(slide_id, reason, {})
         self._tell(now=True)
@@ -123,11 +118,11 @@ class Progress:
 
     def task_done(self, task: Task, result: Any, seconds: float) -> None:
         """Count a finished task: a block, or the objects of a part."""
-        stage = _STAGE_OF.get(task.call)
-        if stage is None:
+        stage = task.counts_for
+        if not stage:
             return
-        units = 1 if stage == "detect" else int(result)
-        if stage == "detect":
+        units = _STAGES[stage].count_units(result)
+        if stage == DETECT.name:
             self._found += len(result.table)
         work = self._stages[stage]
         work.done += units
@@ -175,13 +170,13 @@ class Progress:
 
         Objects of blocks still to come are expected to lie as densely as those found so far.
         """
-        detect = self._stages["detect"]
+        detect = self._stages[DETECT.name]
         if detect.planned and not detect.done:
             return None
         left = 0.0
         for stage, work in self._stages.items():
             expected = work.planned
-            if stage != "detect" and detect.done:
+            if stage != DETECT.name and detect.done:
                 expected = max(expected, round(self._found * detect.planned / detect.done))
             if expected > work.done:
                 if not work.done:
@@ -194,7 +189,7 @@ class Progress:
             return
         left = self.seconds_left()
         if self._shown and "slides" in self._bars and left is not None:
-            self._bars["slides"].set_postfix_str(f"about {tell_seconds(left)} left", refresh=False)
+            self._bars["slides"].set_postfix_str(f"about {format_seconds(left)} left", refresh=False)
         if self._status is None:
             return
         elapsed = max(monotonic() - self._started, 1e-3)
@@ -207,20 +202,12 @@ class Progress:
                 "left_s": None if left is None else round(left, 1),
                 "dashboard": self._plan.dashboard,
                 "megapixels_per_s": round(
-                    self._plan.megapixels / max(1, self._plan.blocks) * self._stages["detect"].done / elapsed, 2
+                    self._plan.megapixels / max(1, self._plan.blocks) * self._stages[DETECT.name].done / elapsed, 2
                 ),
                 "stages": {
-                    stage: {"unit": UNITS[stage], "planned": work.planned, "done": work.done}
+                    stage: {"unit": _STAGES[stage].unit, "planned": work.planned, "done": work.done}
                     for stage, work in self._stages.items()
                 },
             },
             now=now,
         )
-
-
-def tell_seconds(seconds: float) -> str:
-    """A time in the two units that matter: ``3 h 20 min``, ``4 min 10 s``, ``12 s``."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -14,7 +14,7 @@ from slidepipe.errors import ResultsError
 from slidepipe.store.files import read_json, write_text
 from slidepipe.store.lock import read_holder
 from slidepipe.store.manifest import MANIFEST, read_manifest
-from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
+from slidepipe.store.slide_store import SlideStore
 
 _FILE = ".status.json"
 #: The file is written at most this often, and a run on another machine that has not written for long is taken for dead.
@@ -84,8 +84,6 @@ def read_status(results: Path) -> dict[str, Any]:
 
 def tell_status(results: Path, status: Mapping[str, Any]) -> str:
     """The lines that ``slidepipe status`` prints."""
-    from slidepipe.pipeline.progress import tell_seconds
-
     state = status["state"]
     if state == "finished":
         lines = [
@@ -107,17 +105,17 @@ def tell_status(results: Path, status: Mapping[str, Any]) -> str:
     who = f"process {status['pid']} on {status['host']}"
     if state == "preparing":
         return f"running ({who}): planning, or writing tables and report"
-    left = "time left not known" if status["left_s"] is None else f"about {tell_seconds(status['left_s'])} left"
+    left = "time left not known" if status["left_s"] is None else f"about {format_seconds(status['left_s'])} left"
     lines = [
         f"running ({who}): {status['finished']} of {status['slides']} slides finished, {len(status['failed'])} failed; "
-        f"{tell_seconds(status['elapsed_s'])} so far, {left}"
+        f"{format_seconds(status['elapsed_s'])} so far, {left}"
     ]
     for stage, work in status["stages"].items():
         rate = work["done"] / max(status["elapsed_s"] - status["age_s"], 1e-3)
         lines.append(f"{stage:7}{work['done']} of {work['planned']} {work['unit']}s known, {rate:.1f} a second")
     lines.append(f"{status['megapixels_per_s']:.1f} megapixels a second")
     if status["age_s"] > _NEWS_S:
-        lines.append(f"(no task has ended for {tell_seconds(status['age_s'])}: these numbers are that old)")
+        lines.append(f"(no task has ended for {format_seconds(status['age_s'])}: these numbers are that old)")
     if status.get("dashboard"):
         lines.append(f"Dask dashboard: {status['dashboard']}")
     return "\n".join(lines)
@@ -154,4 +152,12 @@ def _as_of_now(status: dict[str, Any]) -> dict[str, Any]:
 def _is_changed(results: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the store holds something else of a slide than the tables were made from. Of one that failed they hold nothing."""
     wanted, store = entry.get("fingerprints") or {}, SlideStore.in_results(results, entry["slide_id"])
-    return any(not store.is_done(stage, wanted[stage]) for stage in STAGE_NAMES if stage in wanted)
+    return any(not store.is_done(stage, fingerprint) for stage, fingerprint in wanted.items())
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in at most two units: "3 h 20 min", "4 min 10 s", "12 s"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -13,8 +13,9 @@ from slidepipe.paths import absolute
 from slidepipe.pipeline.flow import run_well
 from slidepipe.pipeline.progress import Progress
 from slidepipe.pipeline.status import StatusFile
+from slidepipe.pipeline.summary import RunSummary
 from slidepipe.store.files import write_text
-from slidepipe.store.manifest import MANIFEST, RunSummary
+from slidepipe.store.manifest import MANIFEST
 
 logger = logging.getLogger("slidepipe.run")
 

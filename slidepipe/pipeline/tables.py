@@ -15,8 +15,7 @@ from slidepipe.counting.diversity import diversity_table
 from slidepipe.counting.ranges import SPECIMEN_COLUMNS, ranges_table, specimens_by_sample
 from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
-from slidepipe.pipeline import tasks
-from slidepipe.pipeline.plan import SlideState
+from slidepipe.pipeline.jobs import SlideState
 from slidepipe.review.corrected_counts import correct_counts
 from slidepipe.review.references import Heads
 from slidepipe.store.files import write_text
@@ -94,7 +93,7 @@ def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:
     boxes, crops = (store.attributes(stage) for stage in ("boxes", "crops"))
     return [
         *(("detect", region, reason) for region, reason in boxes.get("lost", [])),
-        *(("crop", tasks.object_id(slide_id, int(row)), reason) for row, reason in crops.get("lost", {}).items()),
+        *(("crop", f"{slide_id}:{int(row):05d}", reason) for row, reason in crops.get("lost", {}).items()),
     ]
 
 

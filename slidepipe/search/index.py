@@ -246,13 +246,13 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     from slidepipe import plugins
     from slidepipe.classification.reference_set import read_image
     from slidepipe.config import parse_config
-    from slidepipe.pipeline.plan import embed_spec, embedding_identity
+    from slidepipe.pipeline.specs import embed_spec
     from slidepipe.pipeline.tasks import embed_images, get_backbone
 
     config = parse_config(results.manifest["settings"], str(results.path / "manifest.json"))
     plugins.register_files(config.plugins)
     spec = embed_spec(config)
-    now = embedding_identity(spec)
+    now = spec.identity()
     backbone = get_backbone(spec.plugin, device)
     now["weights_sha256"] = getattr(backbone, "weights_sha256", None)
     stored = results.manifest["backbone"]

@@ -1,23 +1,13 @@
 """``manifest.json``: what a RESULTS folder was made from and with, and how each slide fared."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import slidepipe
-from slidepipe import plugins
-from slidepipe.classification.reference_set import ImageFolder
-from slidepipe.config import Config
 from slidepipe.errors import ResultsError
 from slidepipe.paths import absolute
-from slidepipe.pipeline.plan import SlideState
 from slidepipe.samples.sample import WellSlide
-from slidepipe.store.files import write_json
-from slidepipe.store.slide_store import STAGE_NAMES
 
 MANIFEST = "manifest.json"
 
@@ -29,26 +19,6 @@ _OF_OPENED: dict[str, Any] = {
     "identity": str, "vendor": str, "width_px": int, "height_px": int, "mpp_x": _NUMBER, "mpp_y": _NUMBER,
     "objective_power": (*_NUMBER, type(None)), "bounds": list,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run ended with: ids of failed and partial slides, numbers of objects. ``redone``: the tables were written anew."""
-
-    results: Path
-    slides: int
-    failed: tuple[str, ...]
-    partial: tuple[str, ...]
-    objects: int
-    accepted: int
-    redone: bool
-    reason: str = ""
-    """Why the first of the failed slides failed."""
-
-    @property
-    def exit_status(self) -> int:
-        """0, or 1 where some slides failed or are partial."""
-        return 1 if self.failed or self.partial else 0
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
@@ -141,76 +111,3 @@ def check_same_well(out: Path, slides: Sequence[WellSlide]) -> None:
         raise ResultsError(
             f"{out}: holds results of other slides of {wells}, none of those given now. Give another --out"
         )
-
-
-def write_manifest(
-    summary: RunSummary,
-    well: Path,
-    config: Config,
-    states: Sequence[SlideState],
-    backbone: Mapping[str, Any],
-    reference: Mapping[str, Any],
-    tables: str | None,
-) -> None:
-    """Write the manifest. ``tables`` None says that the tables are being written and may not be trusted."""
-    cls = plugins.get_class("backbone", config.backbone.name)
-    manifest = {
-        "slidepipe": slidepipe.__version__,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "well": str(absolute(well)),
-        "settings": json.loads(config.model_dump_json()),
-        "backbone": {**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
-        "reference": dict(reference),
-        "objects": summary.objects,
-        "accepted": summary.accepted,
-        "slides": [_slide_entry(state) for state in states],
-        "tables": tables,
-    }
-    write_json(summary.results / MANIFEST, manifest)
-
-
-def describe_reference(folder: ImageFolder, fingerprint: str) -> dict[str, Any]:
-    """The manifest's record of a reference set."""
-    return {
-        "folder": str(folder.root.resolve()),
-        "fingerprint": fingerprint,
-        "images": len(folder.files),
-        "genera": folder.names,
-    }
-
-
-def _slide_entry(state: SlideState) -> dict[str, Any]:
-    slide, meta = state.slide, state.meta
-    entry: dict[str, Any] = {
-        "slide_id": slide.slide_id,
-        "path": str(absolute(slide.path)),
-        "sample_id": slide.sample.sample_id,
-        "well": slide.sample.well,
-        "depth_m": None if slide.sample.depth_m is None else float(slide.sample.depth_m),
-        "sample_type": slide.sample.sample_type,
-        "spike": None if slide.spike is None else dataclasses.asdict(slide.spike),
-        "given_mpp": slide.mpp,
-        "status": "failed" if state.failure else "partial" if state.lost else "ok",
-    }
-    if meta is not None:
-        bounds = meta.bounds
-        entry |= {
-            "identity": state.identity,
-            "vendor": meta.vendor,
-            "objective_power": meta.objective_power,
-            "width_px": meta.width_px,
-            "height_px": meta.height_px,
-            "mpp_x": meta.mpp_x,
-            "mpp_y": meta.mpp_y,
-            "bounds": [bounds.x0, bounds.y0, bounds.x1, bounds.y1],
-        }
-    if state.job is not None and not state.failure:
-        stages = {stage: state.job.store.attributes(stage) for stage in STAGE_NAMES}
-        entry |= {
-            "objects": stages["boxes"].get("objects"),
-            "area_mm2": stages["boxes"].get("analysed_mm2"),
-            "lost_mm2": stages["boxes"].get("lost_mm2"),
-            "seconds": {stage: record.get("seconds") for stage, record in stages.items()},
-            "fingerprints": state.job.fingerprints,
-        }
-    return entry

@@ -10,7 +10,7 @@ from PIL import Image
 from slidepipe.benchmark import leaderboard
 from slidepipe.benchmark.embedding import random_backbone
 from slidepipe.cli import main
-from slidepipe.pipeline.tasks import PluginSpec
+from slidepipe.pipeline.specs import PluginSpec
 from slidepipe.plugins import PluginInfo
 
 KNN = [PluginInfo("head", "knn", "slidepipe", "0", "slidepipe.heads.knn:KnnHead")]

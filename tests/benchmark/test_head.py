@@ -3,7 +3,7 @@ import pytest
 
 from slidepipe.benchmark import extras, scores
 from slidepipe.classification.reference_set import ReferenceSet
-from slidepipe.pipeline.tasks import PluginSpec
+from slidepipe.pipeline.specs import PluginSpec
 
 from .test_scores import blobs
 

@@ -13,7 +13,7 @@ from slidepipe.benchmark.embedding import embed_part, spec_of
 from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ReferenceSetError
 from slidepipe.pipeline import tasks
-from slidepipe.pipeline.tasks import EmbedSpec, PluginSpec
+from slidepipe.pipeline.specs import EmbedSpec, PluginSpec
 
 
 def blobs(classes: int = 4, each: int = 15, spread: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

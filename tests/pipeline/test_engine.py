@@ -128,7 +128,7 @@ def test_of_several_errors_the_earliest_task_s_is_told_whichever_worker_was_quic
 
 
 def test_tasks_for_a_card_go_to_the_process_that_holds_it_and_the_others_past_it() -> None:
-    with Engine("local", 1, cards=(0, 1)) as engine:
+    with Engine("local", 1, gpus=(0, 1)) as engine:
         tasks = [Task(os.getenv, ("CUDA_VISIBLE_DEVICES", "none"), gpu=bool(number % 2)) for number in range(16)]
         seen = engine.map(tasks)
     assert set(seen[0::2]) == {os.environ.get("CUDA_VISIBLE_DEVICES", "none")}

@@ -12,9 +12,9 @@ from slidepipe.config import Config, parse_config
 from slidepipe.embedding.embed import embed_crops, join_embeddings
 from slidepipe.errors import ReferenceSetError, ResolutionError, ResultsError, SettingsError, SlidepipeError, WellError
 from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.summary import RunSummary
 from slidepipe.pipeline.tables import TABLES
 from slidepipe.search.index import embed_image
-from slidepipe.store.manifest import RunSummary
 from slidepipe.store.slide_store import SlideStore, StageName
 from slidepipe_plugins.descriptors import DescriptorBackbone
 from slidepipe_plugins.descriptors.features import DIM

@@ -12,6 +12,7 @@ import pytest
 from slidepipe.config import load_config, parse_config
 from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
 from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.summary import RunSummary
 from slidepipe.pipeline.tables import TABLES
 from slidepipe.report import write_report
 from slidepipe.results import Results
@@ -19,7 +20,6 @@ from slidepipe.slides.handles import _handles
 from slidepipe.slides.openslide_reader import OpenSlideReader
 from slidepipe.slides.reader import SlideReader
 from slidepipe.store.arrays import write_embeddings
-from slidepipe.store.manifest import RunSummary
 from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
 from tests import drawn
 

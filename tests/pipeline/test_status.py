@@ -14,10 +14,9 @@ from click.testing import CliRunner
 
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError
-from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Task
-from slidepipe.pipeline.progress import Progress, RunPlan, tell_seconds
-from slidepipe.pipeline.status import StatusFile, read_status, tell_status
+from slidepipe.pipeline.progress import Progress, RunPlan
+from slidepipe.pipeline.status import StatusFile, format_seconds, read_status, tell_status
 from slidepipe.store.files import write_json
 from slidepipe.store.lock import locked
 from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
@@ -33,7 +32,7 @@ class Block:
 
 def detected(progress: Progress, blocks: int, objects: int) -> None:
     for _ in range(blocks):
-        progress.task_done(Task(tasks.detect, ()), Block(objects), 2.0)
+        progress.task_done(Task(print, (), counts_for="detect"), Block(objects), 2.0)
 
 
 def test_time_left_follows_from_what_each_unit_has_cost_so_far(tmp_path: Path) -> None:
@@ -44,11 +43,11 @@ def test_time_left_follows_from_what_each_unit_has_cost_so_far(tmp_path: Path) -
         progress.planned("crop", 20)
         progress.planned("embed", 20)
         assert progress.seconds_left() is None  # nothing has been embedded: nobody knows what that costs
-        progress.task_done(Task(tasks.crop_part, ()), 20, 2.0)
-        progress.task_done(Task(tasks.embed_part, ()), 10, 5.0)
+        progress.task_done(Task(print, (), counts_for="crop"), 20, 2.0)
+        progress.task_done(Task(print, (), counts_for="embed"), 10, 5.0)
         # 5 blocks of 2 s; 40 objects are to be expected: 20 more to crop at 0.1 s, 30 to embed at 0.5 s; two at a time.
         assert progress.seconds_left() == pytest.approx((5 * 2 + 20 * 0.1 + 30 * 0.5) / 2)
-    assert [tell_seconds(value) for value in (12.2, 250, 12000)] == ["12 s", "4 min 10 s", "3 h 20 min"]
+    assert [format_seconds(value) for value in (12.2, 250, 12000)] == ["12 s", "4 min 10 s", "3 h 20 min"]
 
 
 def test_another_terminal_is_told_how_the_run_fares(tmp_path: Path) -> None:

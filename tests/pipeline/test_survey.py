@@ -15,8 +15,8 @@ from slidepipe.cli import main
 from slidepipe.errors import ResultsError, WellError
 from slidepipe.pipeline import survey as wells
 from slidepipe.pipeline.progress import Progress
+from slidepipe.pipeline.summary import RunSummary
 from slidepipe.pipeline.survey import find_wells
-from slidepipe.store.manifest import RunSummary
 from tests import drawn
 
 

@@ -14,7 +14,7 @@ from slidepipe.cli import main
 from slidepipe.config import parse_config
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.errors import ResultsError, SettingsError
-from slidepipe.pipeline.plan import embed_spec, embedding_identity
+from slidepipe.pipeline.specs import embed_spec
 from slidepipe.results import Results
 from slidepipe.search import index as search
 from slidepipe.store.arrays import write_embeddings
@@ -148,12 +148,12 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     plugins.register_files(config.plugins)
     spec = embed_spec(config)
     backbone = plugins.create("backbone", "mean-colour").load("cpu")
-    manifest["backbone"] = {**embedding_identity(spec), "weights_sha256": None}
+    manifest["backbone"] = {**spec.identity(), "weights_sha256": None}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     results = Results(folder)
     for slide in manifest["slides"]:
         names = [f"{slide['slide_id']}:{row:05d}" for row in range(slide["objects"])]
-        embedded = embed_crops(backbone, [results.crop(name) for name in names], names, spec.views, spec.batch)
+        embedded = embed_crops(backbone, [results.crop(name) for name in names], names, spec.orientations, spec.batch)
         store = SlideStore.in_results(folder, slide["slide_id"])
         store.publish("embeddings", "mean", {}, lambda group, made=embedded: write_embeddings(group, made))
     return folder
