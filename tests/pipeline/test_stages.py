@@ -223,7 +223,7 @@ def test_two_slides_whose_stores_would_lie_in_each_other_are_refused(
     (well / SLIDES[0]).mkdir()
     shutil.copy(well / f"{SLIDES[0]}.svs", well / SLIDES[0] / "boxes.svs")
     (well / "samples.csv").write_text(f"slide,well,depth_m\n{SLIDES[0]}/boxes,1/2-3,7\n")
-    with pytest.raises(WellError, match="rename this slide"):
+    with pytest.raises(WellError, match="Rename this slide"):
         run(well, tmp_path / "results", config)
 
 
