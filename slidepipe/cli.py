@@ -264,9 +264,9 @@ def status(results: Path) -> None:
 def report(results: Path) -> None:
     """Rewrite the report of RESULTS with the labels added since the run: report.html, charts, geojson/."""
     from slidepipe.report import write_report
-    from slidepipe.review.corrected_counts import correct_counts
+    from slidepipe.review.corrected_counts import renew_corrected_tables
 
-    correct_counts(results)
+    renew_corrected_tables(results)
     write_report(results)
     click.echo(f"report: {results / 'report.html'}")
 
@@ -368,14 +368,14 @@ def review() -> None:
 )
 def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
     """Draw random objects of RESULTS for review: review.csv, crops and contact sheets."""
-    from slidepipe.review.draw import LABELS, REVIEW, REVIEW_FOLDER
+    from slidepipe.review.draw import LABELS_FILE, REVIEW_FILE, REVIEW_FOLDER
     from slidepipe.review.draw import sample_review as draw
 
     rows = draw(results, count, seed, by)
-    click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW}")
+    click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW_FILE}")
     click.echo(f"crops and contact sheets, numbered like the rows of the file: {results / REVIEW_FOLDER}")
     click.echo(
-        f"fill in the column genus ('not a fossil' for debris), or write {results / LABELS} (object_id,genus). "
+        f"fill in the column genus ('not a fossil' for debris), or write {results / LABELS_FILE} (object_id,genus). "
         "Then run the same run command again: it corrects the counts"
     )
 

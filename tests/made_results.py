@@ -12,7 +12,7 @@ from slidepipe.classification.object_table import SCHEMA, ObjectTable, SlideObje
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
 from slidepipe.interfaces import IntArray
-from slidepipe.review.corrected_counts import correct_counts
+from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
 from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.store.arrays import write_jpegs
 from slidepipe.store.files import write_json, write_text
@@ -67,11 +67,15 @@ def make(
     ObjectTable(folder).write(read.values())
     counts = [SlideCount(of, "failed", 0.0) for of, answers in slides.items() if answers is None]
     counts += [count_slide(of, objects, 2.0, partial=False) for of, objects in read.items()]
-    for name, table in (
-        ("counts.csv", sample_table(counts, genera)),
-        ("counts_slides.csv", slide_table(counts, genera)),
-        ("counts_long.csv", long_table(counts, genera)),
-    ):
+    tables = corrected_tables(
+        ObjectTable(folder).read(OBJECT_COLUMNS),
+        read_review_record(folder),
+        sample_table(counts, genera),
+        long_table(counts, genera),
+        {of.slide_id: of.sample.sample_id for of in slides},
+        genera,
+    )
+    for name, table in (*tables.by_file().items(), ("counts_slides.csv", slide_table(counts, genera))):
         write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
     for of, objects in read.items():
         _write_crops(SlideStore.in_results(folder, of.slide_id), len(objects.table))
@@ -80,7 +84,6 @@ def make(
         folder / "manifest.json",
         {"slidepipe": "test", "tables": "done", "slides": entries, "reference": {"genera": list(genera)}},
     )
-    correct_counts(folder, genera)
     return counts
 
 

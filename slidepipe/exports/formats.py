@@ -11,7 +11,7 @@ from slidepipe.classification.object_table import OBJECTS_FILE
 from slidepipe.errors import SettingsError
 from slidepipe.exports.geojson import write_geojson
 from slidepipe.results import Results
-from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED
+from slidepipe.review.reviewed_counts import LABELLED, MISSED, REVIEWED
 from slidepipe.store.files import write_file, write_text
 
 _COCO_COLUMNS = [

@@ -16,7 +16,7 @@ from slidepipe.counting.ranges import SPECIMEN_COLUMNS, ranges_table, specimens_
 from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.pipeline.jobs import SlideState
-from slidepipe.review.corrected_counts import correct_counts
+from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
 from slidepipe.review.references import Heads
 from slidepipe.store.files import write_text
 from slidepipe.store.slide_store import SlideStore
@@ -74,16 +74,23 @@ def write_tables(
     specimens = specimens_by_sample(object_table.read_accepted(SPECIMEN_COLUMNS))
     samples = by_sample(counts)
     native = [genus for genus in genera if genus != spike_genus]
-    for name, table in (
-        ("counts.csv", sample_table(counts, genera, spike_genus)),
-        ("counts_slides.csv", slide_table(counts, genera, spike_genus)),
-        ("counts_long.csv", long_table(counts, genera, spike_genus)),
-        ("diversity.csv", diversity_table(samples, genera, counting.rarefy_to, spike_genus)),
-        ("ranges.csv", ranges_table(samples, specimens, native, counting.minimum_specimens)),
-        ("spike.csv", spike_table(samples, genera, spike_genus)),
-    ):
+    corrected = corrected_tables(
+        object_table.read(OBJECT_COLUMNS),
+        read_review_record(out),
+        sample_table(counts, genera, spike_genus),
+        long_table(counts, genera, spike_genus),
+        {state.slide.slide_id: state.slide.sample.sample_id for state in states},
+        genera,
+    )
+    tables = {
+        **corrected.by_file(),
+        "counts_slides.csv": slide_table(counts, genera, spike_genus),
+        "diversity.csv": diversity_table(samples, genera, counting.rarefy_to, spike_genus),
+        "ranges.csv": ranges_table(samples, specimens, native, counting.minimum_specimens),
+        "spike.csv": spike_table(samples, genera, spike_genus),
+    }
+    for name, table in tables.items():
         write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
-    correct_counts(out, genera)
     write_text(out / "failures.csv", _failures_csv(states))
     return counts
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from slidepipe.report.html import Html, table
 from slidepipe.results import Results
-from slidepipe.review.corrected_counts import LABELLED, MISSED, REVIEWED, WHOLE_WELL
+from slidepipe.review.corrected_counts import WHOLE_WELL
+from slidepipe.review.reviewed_counts import LABELLED, MISSED, REVIEWED
 
 STYLE = """
 .glance { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 16px 0; }

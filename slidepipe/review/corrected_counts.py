@@ -1,14 +1,12 @@
-"""Corrected counts: what a reviewer's labels of a random few objects say of the counts of all.
+"""Corrected counts: estimates of the true counts, from a reviewer's labels of randomly drawn objects.
 
-See :mod:`slidepipe.review.draw` for the draw and :mod:`slidepipe.review.audit` for the estimator. Only the detected, usable
-objects are corrected: a draw of detections says nothing about fossils that the detector missed.
+`slidepipe.review.draw` draws the objects and `slidepipe.review.audit` holds the estimator. Only detected, usable objects are
+corrected: a draw of detections gives no information about fossils that the detector missed.
 
-Beside the estimate stand the reviewed counts: the counts with each label put in the place of the head's answer, whether a draw
-chose its object or not, and the fossils added that somebody drew by hand. They estimate nothing, and need no draw.
+The tables are made in memory by `corrected_tables`. A run writes them with its other tables; `renew_corrected_tables` makes and
+writes them again after a review.
 """
 
-import csv
-import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,33 +17,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slidepipe.classification.object_table import ACCEPTED, ObjectTable
+from slidepipe.classification.object_table import ACCEPTED
 from slidepipe.counting.counts import LONG_COLUMNS, rounded
 from slidepipe.counting.intervals import Estimate
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR, GenusAudit, Stratum, audit_genus
-from slidepipe.review.draw import FRAME_COLUMNS, frame_of, read_review
+from slidepipe.review.draw import DRAW_COLUMNS, read_draw, usable_objects
 from slidepipe.review.labels import (
     EDGES,
-    LABELS,
-    REVIEW,
-    Missed,
-    fitting_labels,
-    genus_said,
+    LABELS_FILE,
+    REVIEW_FILE,
+    Labels,
+    genus_of_label,
+    labels_of_current_objects,
     read_cells,
-    read_file,
-    read_labels,
-    read_missed,
+    read_labels_file,
 )
+from slidepipe.review.reviewed_counts import count_accepted, review_counts, with_reviewed_columns
 from slidepipe.store.files import write_text
-from slidepipe.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 
 UNCORRECTED = "uncorrected detections"
 CORRECTED = "corrected"
 
-#: ``sample_id`` of the rows of ``corrected.csv`` for the samples together.
+#: `sample_id` of the rows of `corrected.csv` for all samples together.
 WHOLE_WELL = "(whole well)"
 
 ACCURACY_COLUMNS = (
@@ -74,22 +70,65 @@ CORRECTED_COLUMNS = (
     "correction",
 )
 _SAMPLE_COLUMNS = CORRECTED_COLUMNS[:4]
+#: The columns that `counts_long.csv` gets from `corrected.csv`.
 _LONG_CORRECTION = CORRECTED_COLUMNS[6:]
 
-#: Columns that labels add to ``counts.csv``: objects with a label, fossils drawn by hand, and a column a genus with this prefix.
-LABELLED, MISSED, REVIEWED = "labelled", "missed", "reviewed_"
+#: Columns of the object table that `corrected_tables` needs.
+OBJECT_COLUMNS = DRAW_COLUMNS
+
+
+@dataclass(frozen=True)
+class ReviewRecord:
+    """What reviewers have recorded in a RESULTS folder.
+
+    Attributes:
+        results: the folder.
+        labels: the labels of `review.csv` and `labels.csv`, the fossils drawn by hand, and the boxes that were labelled.
+        draw: the rows of `review.csv`; None where nothing was drawn.
+    """
+
+    results: Path
+    labels: Labels
+    draw: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
+class CorrectedTables:
+    """The tables that depend on labels, ready to be written.
+
+    Attributes:
+        accuracy: `accuracy.csv`, columns `ACCURACY_COLUMNS`.
+        corrected: `corrected.csv`, columns `CORRECTED_COLUMNS`.
+        counts: `counts.csv`, with the columns of the reviewed counts where there are labels.
+        counts_long: `counts_long.csv`, with the corrected counts.
+    """
+
+    accuracy: pd.DataFrame
+    corrected: pd.DataFrame
+    counts: pd.DataFrame
+    counts_long: pd.DataFrame
+
+    def by_file(self) -> dict[str, pd.DataFrame]:
+        """Return the tables by file name."""
+        return {
+            "counts.csv": self.counts,
+            "counts_long.csv": self.counts_long,
+            "accuracy.csv": self.accuracy,
+            "corrected.csv": self.corrected,
+        }
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The labelled strata of a RESULTS folder.
+    """The draw of a RESULTS folder with its labels.
 
     Attributes:
         strata: all strata of the draw with their labels.
-        by_sample: each of them lies within one sample.
-        labelled: objects with a label, of those ``drawn``.
-        same_answers: the head's answers are still those that the strata were made from.
-        problem: why the labels correct nothing; empty where they do.
+        by_sample: whether each stratum lies within one sample.
+        labelled: the number of drawn objects that have a label.
+        drawn: the number of drawn objects.
+        same_answers: whether the head's answers are still those that the strata were made from.
+        problem: why the labels cannot correct the counts; empty where they can.
     """
 
     strata: tuple[Stratum, ...] = ()
@@ -100,152 +139,119 @@ class Audit:
     problem: str = ""
 
     def strata_of(self, sample_id: str) -> list[Stratum]:
-        """The strata within one sample (those of a draw by sample or slide)."""
+        """Return the strata within one sample. Only a draw by sample or slide has any."""
         return [stratum for stratum in self.strata if stratum.sample_id == sample_id]
 
 
-def correct_counts(results: Path, genera: Sequence[str] | None = None) -> None:
-    """Write ``accuracy.csv`` and ``corrected.csv``, and the correction columns of ``counts_long.csv``, from the labels there are.
-
-    Without labels, and where they cannot correct, the column ``correction`` says "uncorrected detections" and why. Where there
-    are labels, ``counts.csv`` gets ``labelled``, ``missed`` and ``reviewed_GENUS``; its other columns stay as they are.
-
-    Args:
-        results: a RESULTS folder with ``objects.parquet``, ``counts.csv`` and ``counts_long.csv``.
-        genera: the genera of the tables; None takes the manifest's.
+def read_review_record(results: Path) -> ReviewRecord:
+    """Read what reviewers have recorded in a RESULTS folder.
 
     Raises:
-        ResultsError: no finished results, or ``review.csv`` or ``labels.csv`` cannot be read.
+        ResultsError: `review.csv` or `labels.csv` cannot be read.
     """
-    if genera is None:
-        genera = [str(genus) for genus in Results(results).manifest["reference"]["genera"]]
-    objects = ObjectTable(results).read(FRAME_COLUMNS)
-    accepted = objects[objects["state"] == ACCEPTED]
-    counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
-    samples = [
-        {column: row[column] for column in (*_SAMPLE_COLUMNS, "status")}
-        for row in read_cells(results / "counts.csv", (*_SAMPLE_COLUMNS, "status"))
-    ]
-    said, missed = read_labels(results), read_missed(results)
-    rows = {str(name): row for row, name in enumerate(objects["object_id"])}
-    labels = fitting_labels(said, read_file(results / LABELS).places, rows, objects[list(EDGES)].to_numpy(np.int64))
-    if len(labels) < len(said):
-        logger.warning(
-            "%s: %d labels are of objects that these results hold no longer (slides were detected anew), and count nothing",
-            results / LABELS,
-            len(said) - len(labels),
-        )
-    audit = take_audit(frame_of(objects), read_review(results), labels, genera)
-    tables = {
-        "accuracy.csv": accuracy_table(audit, counts, genera),
-        "corrected.csv": (corrected := corrected_table(audit, counts, samples, genera)),
-        "counts_long.csv": _long_table(read_cells(results / "counts_long.csv", LONG_COLUMNS), corrected),
-    }
-    for name, table in tables.items():
-        write_text(results / name, table.to_csv(index=False, lineterminator="\n"))
-    slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in read_manifest(results).get("slides", [])}
-    slides |= dict(zip(objects["slide_id"], objects["sample_id"], strict=True))
-    _write_reviewed(results / "counts.csv", review_counts(objects, labels, missed, slides, genera), genera)
+    drawn, own = read_labels_file(results / REVIEW_FILE), read_labels_file(results / LABELS_FILE)
+    return ReviewRecord(results, Labels(drawn.objects | own.objects, own.missed, own.places), read_draw(results))
 
 
-@dataclass(frozen=True)
-class ReviewedCounts:
-    """Counts with labels in the place of the head's answers.
-
-    Attributes:
-        counts: fossils by (sample_id, genus), those drawn by hand among them.
-        labelled: objects with a label, by sample.
-        missed: fossils drawn by hand, by (sample_id, genus).
-    """
-
-    counts: Counter[tuple[str, str]]
-    labelled: Counter[str]
-    missed: Counter[tuple[str, str]]
-
-
-def review_counts(
+def corrected_tables(
     objects: pd.DataFrame,
-    labels: Mapping[str, str],
-    missed: Sequence[Missed],
+    record: ReviewRecord,
+    counts: pd.DataFrame,
+    counts_long: pd.DataFrame,
     slides: Mapping[str, Any],
     genera: Sequence[str],
-) -> ReviewedCounts:
-    """Put each label in the place of the head's answer, and add the fossils that somebody drew.
+) -> CorrectedTables:
+    """Make the tables that depend on labels. Nothing is read or written.
+
+    Without labels, and where the labels cannot correct the counts, the column `correction` contains "uncorrected detections" and
+    the reason.
 
     Args:
-        objects: all objects, with the columns object_id, sample_id, state and genus.
-        labels: by object id, as :func:`read_labels` gives them. Those of objects that are not there count nothing.
-        missed: the drawn fossils.
-        slides: ``sample_id`` of each slide.
-        genera: names that labels are matched to, whatever their case.
+        objects: all objects of the well, with the columns `OBJECT_COLUMNS`.
+        record: the labels and the draw.
+        counts: `counts.csv`, one row per sample; values may be numbers or their text.
+        counts_long: `counts_long.csv`, one row per sample and genus, with the columns
+            `slidepipe.counting.counts.LONG_COLUMNS`; others are left out.
+        slides: `sample_id` of each slide, of failed ones too.
+        genera: the genera of the tables.
     """
-    named = {genus.lower(): genus for genus in genera}
-    accepted = objects[objects["state"] == ACCEPTED]
-    counts = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
-    drawn: Counter[tuple[str, str]] = Counter()
-    labelled: Counter[str] = Counter()
-    told = objects[objects["object_id"].isin(list(labels))].sort_values("object_id")
-    for name, sample_id, state, genus in zip(
-        *(told[column] for column in ("object_id", "sample_id", "state", "genus")), strict=True
-    ):
-        labelled[sample_id] += 1
-        if state == ACCEPTED:
-            counts[sample_id, genus] -= 1
-        if label := genus_said(labels[name]):
-            counts[sample_id, named.setdefault(label.lower(), label)] += 1
-    for item in missed:
-        if sample_id := slides.get(item.slide_id):
-            drawn[sample_id, named.setdefault(item.genus.lower(), item.genus)] += 1
-    return ReviewedCounts(counts + drawn, labelled, drawn)
+    labels = _current_labels(objects, record)
+    audit = take_audit(usable_objects(objects), record.draw, labels, genera)
+    accepted = count_accepted(objects)
+    corrected = corrected_table(audit, accepted, counts.to_dict("records"), genera)
+    missed = sorted(record.labels.missed.values(), key=lambda fossil: fossil.object_id)
+    return CorrectedTables(
+        accuracy=accuracy_table(audit, accepted, genera),
+        corrected=corrected,
+        counts=with_reviewed_columns(counts, review_counts(objects, labels, missed, slides, genera), genera),
+        counts_long=_with_correction(counts_long, corrected),
+    )
 
 
-def _write_reviewed(path: Path, reviewed: ReviewedCounts, genera: Sequence[str]) -> None:
-    """Put the columns of :data:`LABELLED`, :data:`MISSED` and :data:`REVIEWED` into ``counts.csv``, or take them out."""
-    rows = read_cells(path, _SAMPLE_COLUMNS)
-    there = reviewed.labelled or reviewed.missed
-    columns = [name for name in rows[0] if not _is_reviewed(name)] if rows else []
-    if not rows or not (there or len(columns) < len(rows[0])):
-        return
-    others = {genus for _, genus in reviewed.counts} - set(genera)
-    listed = [*genera, *sorted(others)] if there else []
-    for row in rows:
-        sample_id, failed = row["sample_id"], row["status"] == "failed"
-        missed = sum(number for (name, _), number in reviewed.missed.items() if name == sample_id)
-        cells = {LABELLED: reviewed.labelled[sample_id], MISSED: missed}
-        cells |= {REVIEWED + genus: reviewed.counts[sample_id, genus] for genus in listed}
-        row |= {name: "" if failed else str(number) for name, number in cells.items()}
-    text = io.StringIO()
-    added = [LABELLED, MISSED, *(REVIEWED + genus for genus in listed)] if there else []
-    writer = csv.DictWriter(text, [*columns, *added], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def renew_corrected_tables(results_path: Path) -> None:
+    """Make the tables that depend on labels again, from the object table and the labels in RESULTS, and write them.
+
+    Raises:
+        ResultsError: the folder holds no finished results, or one of its files cannot be read.
+    """
+    results = Results(results_path)
+    genera = [str(genus) for genus in results.manifest["reference"]["genera"]]
+    objects = results.object_table.read(OBJECT_COLUMNS)
+    slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in results.manifest.get("slides", [])}
+    slides |= dict(zip(objects["slide_id"], objects["sample_id"], strict=True))
+    tables = corrected_tables(
+        objects,
+        read_review_record(results_path),
+        _read_text_table(results_path / "counts.csv", (*_SAMPLE_COLUMNS, "status")),
+        _read_text_table(results_path / "counts_long.csv", LONG_COLUMNS),
+        slides,
+        genera,
+    )
+    for name, table in tables.by_file().items():
+        write_text(results_path / name, table.to_csv(index=False, lineterminator="\n"))
 
 
-def _is_reviewed(column: str) -> bool:
-    return column in (LABELLED, MISSED) or column.startswith(REVIEWED)
+def _read_text_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file as text, so that its numbers are written again with the same digits."""
+    rows = read_cells(path, columns)
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else list(columns), dtype=object)
+
+
+def _current_labels(objects: pd.DataFrame, record: ReviewRecord) -> dict[str, str]:
+    """Return the labels whose objects are still in the results, and warn about the others."""
+    rows = {str(name): row for row, name in enumerate(objects["object_id"])}
+    boxes = objects[list(EDGES)].to_numpy(np.int64)
+    labels = labels_of_current_objects(record.labels.objects, record.labels.places, rows, boxes)
+    outdated = len(record.labels.objects) - len(labels)
+    if outdated:
+        logger.warning(
+            "%s: %d labels are not counted, because their objects are no longer in these results (slides were detected again)",
+            record.results / LABELS_FILE,
+            outdated,
+        )
+    return labels
 
 
 def take_audit(
-    frame: pd.DataFrame, review: pd.DataFrame | None, labels: Mapping[str, str], genera: Sequence[str]
+    usable: pd.DataFrame, review: pd.DataFrame | None, labels: Mapping[str, str], genera: Sequence[str]
 ) -> Audit:
-    """Join the labels to the draw; labels of objects that were not drawn correct nothing, as chance did not choose them.
+    """Join the labels to the draw. Labels of other objects are left out: they were not chosen at random.
 
     Args:
-        frame: the usable objects of the results as they are now.
-        review: the draw.
-        labels: by object id, as :func:`read_labels` gives them; a wrong box is no fossil.
-        genera: names that labels are matched to, whatever their case.
+        usable: the usable objects of the results as they are now, with the columns `slidepipe.review.draw.DRAW_COLUMNS`.
+        review: the draw; None where nothing was drawn.
+        labels: by object id, as `slidepipe.review.labels.read_labels` returns them. A wrong box is no fossil.
+        genera: names that labels are matched to, ignoring case.
     """
     if not labels:
         return Audit(problem="no labels")
     if review is None:
-        return Audit(problem=f"{LABELS} alone is no random draw: draw with 'slidepipe review sample'")
+        return Audit(problem=f"{LABELS_FILE} alone is no random draw: draw with 'slidepipe review sample'")
     sizes = review.drop_duplicates("stratum").set_index("stratum")["stratum_size"]
     place = ["object_id", "x0", "y0", "x1", "y1"]
-    found = review.merge(frame, on=place, suffixes=("", "_now"))
-    if int(sizes.sum()) != len(frame) or len(found) != len(review):
-        return Audit(problem=f"{REVIEW} was drawn from other detections: move it away and draw again")
+    found = review.merge(usable, on=place, suffixes=("", "_now"))
+    if int(sizes.sum()) != len(usable) or len(found) != len(review):
+        return Audit(problem=f"{REVIEW_FILE} was drawn from other detections: move it away and draw again")
     named = {genus.lower(): genus for genus in genera}
     strata: dict[str, Stratum] = {}
     labelled = 0
@@ -255,7 +261,7 @@ def take_audit(
         )
         label = labels.get(row["object_id"])
         if label is not None:
-            label = genus_said(label)
+            label = genus_of_label(label)
             stratum.labels.append(named.setdefault(label.lower(), label))
             labelled += 1
     empty = sorted(name for name, stratum in strata.items() if not stratum.labels)
@@ -264,47 +270,53 @@ def take_audit(
         by_sample=bool((review["stratum_sample"] != "").all()),
         labelled=labelled,
         drawn=len(review),
-        same_answers=_answers_kept(found, frame, strata.values()),
+        same_answers=_has_same_answers(found, usable, strata.values()),
         problem=f"{labelled} of {len(review)} drawn objects have labels, none in stratum '{empty[0]}'" if empty else "",
     )
 
 
-def _answers_kept(found: pd.DataFrame, frame: pd.DataFrame, strata: Iterable[Stratum]) -> bool:
-    """Whether the drawn objects, and as many of each genus as then, are answered as they were when the strata were made."""
+def _has_same_answers(found: pd.DataFrame, usable: pd.DataFrame, strata: Iterable[Stratum]) -> bool:
+    """Return whether the head's answers are those of the draw: for each drawn object, and in the number of each genus."""
     sizes = Counter[str]()
     for stratum in strata:
         if not stratum.is_unknown:
             sizes[stratum.kind] += stratum.size
     answers = found["genus_now"].where(found["state"] == ACCEPTED, "")
     kinds = found["stratum_kind"].where(~found["stratum_kind"].isin([NEAR, FAR]), "")
-    accepted = frame.loc[frame["state"] == ACCEPTED, "genus"]
+    accepted = usable.loc[usable["state"] == ACCEPTED, "genus"]
     return bool((answers == kinds).all()) and sizes == Counter(accepted)
 
 
 def accuracy_table(audit: Audit, counts: Mapping[tuple[str, str], int], genera: Sequence[str]) -> pd.DataFrame:
-    """``accuracy.csv``: precision and recall of each genus over the whole well with 95 % intervals.
+    """Return `accuracy.csv`: precision and recall of each genus over the whole well, with 95 % intervals.
 
-    ``labelled`` of the objects accepted as the genus have a label, and ``right`` of these are of it. Recall is of the fossils
-    among the detected objects. Both are empty where the head has been changed since the draw: its answers are not those drawn.
+    Of the objects accepted as the genus, `labelled` have a label and `right` of these labels agree. Recall refers to the fossils
+    among the detected objects. Precision and recall are empty where the head has changed since the draw, because the drawn
+    answers are then not its answers.
+
+    Args:
+        audit: the draw and its labels.
+        counts: accepted objects by (sample_id, genus).
+        genera: the rows, in this order.
     """
     rows = []
     for genus in genera:
         count = sum(number for (_, name), number in counts.items() if name == genus)
-        told: GenusAudit | None = None
+        result: GenusAudit | None = None
         if audit.problem:
             correction = _uncorrected(audit.problem)
         elif not audit.same_answers:
             correction = "the head was changed since the draw"
         else:
-            told, correction = audit_genus(audit.strata, genus), _corrected(audit)
+            result, correction = audit_genus(audit.strata, genus), _corrected(audit)
         rows.append(
             {
                 "genus": genus,
                 "count": count,
-                "labelled": told.labelled if told else "",
-                "right": told.right if told else "",
-                **_interval("precision", told.precision if told else None, 4),
-                **_interval("recall", told.recall if told else None, 4),
+                "labelled": result.labelled if result else "",
+                "right": result.right if result else "",
+                **_interval("precision", result.precision if result else None, 4),
+                **_interval("recall", result.recall if result else None, 4),
                 "correction": correction,
             }
         )
@@ -312,19 +324,25 @@ def accuracy_table(audit: Audit, counts: Mapping[tuple[str, str], int], genera: 
 
 
 def corrected_table(
-    audit: Audit, counts: Mapping[tuple[str, str], int], samples: Sequence[Mapping[str, str]], genera: Sequence[str]
+    audit: Audit, counts: Mapping[tuple[str, str], int], samples: Sequence[Mapping[Any, Any]], genera: Sequence[str]
 ) -> pd.DataFrame:
-    """``corrected.csv``: the raw count and the corrected one with its 95 % interval, for the whole well and each sample.
+    """Return `corrected.csv`: the raw and the corrected count with its 95 % interval, for the whole well and each sample.
 
-    Genera that only the reviewer named have rows too. A sample's counts are corrected where strata lie within samples (a draw by
-    sample or slide): labels from elsewhere in the well would say nothing sure of it.
+    Genera that only the reviewer named have rows too. The counts of a sample are corrected only where strata lie within samples
+    (a draw by sample or slide). Labels from elsewhere in the well do not give an unbiased estimate for one sample.
+
+    Args:
+        audit: the draw and its labels.
+        counts: accepted objects by (sample_id, genus).
+        samples: the rows of `counts.csv`; failed samples are left out.
+        genera: the genera of the tables.
     """
     named = {label for stratum in audit.strata for label in stratum.labels if label}
     listed = [*genera, *sorted(named - set(genera))]
     wells = ", ".join(sorted({sample["well"] for sample in samples}))
     rows: list[dict[str, Any]] = []
 
-    def add(place: Mapping[str, str], number: Mapping[str, int], strata: Sequence[Stratum], problem: str) -> None:
+    def add_rows(place: Mapping[str, str], number: Mapping[str, int], strata: Sequence[Stratum], problem: str) -> None:
         for genus in listed:
             total = None if problem else audit_genus(strata, genus).total
             rows.append(
@@ -340,7 +358,9 @@ def corrected_table(
     whole: Counter[str] = Counter()
     for (_, genus), number in counts.items():
         whole[genus] += number
-    add({"sample_id": WHOLE_WELL, "well": wells, "depth_m": "", "sample_type": ""}, whole, audit.strata, audit.problem)
+    add_rows(
+        {"sample_id": WHOLE_WELL, "well": wells, "depth_m": "", "sample_type": ""}, whole, audit.strata, audit.problem
+    )
     for sample in samples:
         if sample["status"] == "failed":
             continue
@@ -350,19 +370,23 @@ def corrected_table(
         if not problem and not audit.by_sample:
             problem = "reviewed over the whole well: see corrected.csv"
         place = {column: sample[column] for column in _SAMPLE_COLUMNS}
-        add(place, here, audit.strata_of(sample_id), problem)
+        add_rows(place, here, audit.strata_of(sample_id), problem)
     return pd.DataFrame(rows, columns=list(CORRECTED_COLUMNS))
 
 
-def _long_table(rows: Sequence[Mapping[str, str]], corrected: pd.DataFrame) -> pd.DataFrame:
-    columns = [*LONG_COLUMNS, *_LONG_CORRECTION]
+def _with_correction(counts_long: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
+    """Return `counts_long.csv` with the columns of `corrected.csv` for the same sample and genus."""
     cells = {
-        (row["sample_id"], row["genus"]): {column: row[column] for column in _LONG_CORRECTION}
+        (row["sample_id"], row["genus"]): [row[column] for column in _LONG_CORRECTION]
         for row in corrected.to_dict("records")
     }
-    return pd.DataFrame(
-        [{**{name: row[name] for name in LONG_COLUMNS}, **cells[row["sample_id"], row["genus"]]} for row in rows],
-        columns=columns,
+    table = counts_long[list(LONG_COLUMNS)]
+    added = [cells[key] for key in zip(table["sample_id"], table["genus"], strict=True)]
+    return table.assign(
+        **{
+            name: pd.Series([row[place] for row in added], dtype=object, index=table.index)
+            for place, name in enumerate(_LONG_CORRECTION)
+        }
     )
 
 

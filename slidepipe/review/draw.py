@@ -20,8 +20,8 @@ from slidepipe.crops.cut import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR
-from slidepipe.review.labels import LABELS as LABELS
-from slidepipe.review.labels import REVIEW as REVIEW
+from slidepipe.review.labels import LABELS_FILE as LABELS_FILE
+from slidepipe.review.labels import REVIEW_FILE as REVIEW_FILE
 from slidepipe.review.labels import read_cells as read_cells
 from slidepipe.review.labels import read_labels as read_labels
 from slidepipe.store.files import write_file, write_text
@@ -51,7 +51,7 @@ REVIEW_COLUMNS = (
 )
 
 #: Columns of ``objects.parquet`` that a draw needs.
-FRAME_COLUMNS = (
+DRAW_COLUMNS = (
     *("object_id", "slide_id", "sample_id", "x0", "y0", "x1", "y1"),
     *("state", "genus", "candidate", "p_value", "distance"),
 )
@@ -79,9 +79,9 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
         SettingsError: ``count`` is too small for one object a stratum.
     """
     opened = Results(results)
-    frame = frame_of(opened.object_table.read(FRAME_COLUMNS))
+    frame = usable_objects(opened.object_table.read(DRAW_COLUMNS))
     drawn = draw(frame, count, seed, by)
-    before = read_review(results)
+    before = read_draw(results)
     rows = drawn if before is None else _grown(drawn, before, results)
     rows["crop"] = [f"{REVIEW_FOLDER}/{number:04d}.jpg" for number in range(1, len(rows) + 1)]
     rows = rows[list(REVIEW_COLUMNS)].reset_index(drop=True)
@@ -91,13 +91,13 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
     for name, jpeg in zip(rows["crop"], jpegs, strict=True):
         write_file(results / name, lambda part, data=jpeg: part.write_bytes(data))  # type: ignore[misc]  # a loop's default
     _write_sheets(folder, jpegs)
-    write_text(results / REVIEW, rows.to_csv(index=False, lineterminator="\n"))
+    write_text(results / REVIEW_FILE, rows.to_csv(index=False, lineterminator="\n"))
     return rows
 
 
-def frame_of(objects: pd.DataFrame) -> pd.DataFrame:
+def usable_objects(objects: pd.DataFrame) -> pd.DataFrame:
     """The objects that a draw is from: all usable ones (unusable objects cannot be judged by anyone)."""
-    return objects.loc[objects["state"] != UNUSABLE, list(FRAME_COLUMNS)].reset_index(drop=True)
+    return objects.loc[objects["state"] != UNUSABLE, list(DRAW_COLUMNS)].reset_index(drop=True)
 
 
 def draw(frame: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def draw(frame: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
     smaller one, and rows of the result, ordered by another hash, may be labelled from the top in any number.
 
     Args:
-        frame: usable objects, columns :data:`FRAME_COLUMNS`.
+        frame: usable objects, columns :data:`DRAW_COLUMNS`.
         count: objects to draw; all of them where there are no more.
         seed: of the draw.
         by: see :func:`sample_review`.
@@ -174,13 +174,13 @@ def allocate(sizes: Mapping[str, int], kinds: Mapping[str, str], count: int) -> 
     }
 
 
-def read_review(results: Path) -> pd.DataFrame | None:
+def read_draw(results: Path) -> pd.DataFrame | None:
     """``review.csv`` (all text but its numbers), or None where nothing was drawn.
 
     Raises:
         ResultsError: it cannot be read, or lost its design columns.
     """
-    path = results / REVIEW
+    path = results / REVIEW_FILE
     if not path.exists():
         return None
     rows = pd.DataFrame(read_cells(path, REVIEW_COLUMNS), columns=list(REVIEW_COLUMNS), dtype=object)
@@ -197,10 +197,10 @@ def read_review(results: Path) -> pd.DataFrame | None:
 
 def labels_sha256(results: Path) -> str:
     """sha256 of the review and the labels, which the tables depend on. Reads both, so that a damaged file shows early."""
-    read_review(results)
+    read_draw(results)
     read_labels(results)
     digest = hashlib.sha256()
-    for name in (REVIEW, LABELS):
+    for name in (REVIEW_FILE, LABELS_FILE):
         path = results / name
         digest.update(path.read_bytes() if path.exists() else b"")
         digest.update(b"\0")
@@ -251,8 +251,8 @@ def _grown(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataF
     )
     if not same:
         raise ResultsError(
-            f"{results / REVIEW}: holds another draw (its seed, --by or --n, or the results, were not these). "
-            f"Label that one, or move it away to draw anew: {LABELS} stays good for objects drawn again"
+            f"{results / REVIEW_FILE}: holds another draw (its seed, --by or --n, or the results, were not these). "
+            f"Label that one, or move it away to draw anew: {LABELS_FILE} stays good for objects drawn again"
         )
     position = {name: place for place, name in enumerate(before["object_id"])}
     place = drawn["object_id"].map(position).fillna(len(position))

@@ -23,10 +23,10 @@ from slidepipe.interfaces import IntArray
 
 logger = logging.getLogger(__name__)
 
-REVIEW, LABELS = "review.csv", "labels.csv"
+REVIEW_FILE, LABELS_FILE = "review.csv", "labels.csv"
 
 NOT_A_FOSSIL = "not a fossil"
-#: The label of an object whose box is wrong. Unlike "not a fossil" it is kept by name: see :func:`genus_said`.
+#: The label of an object whose box is wrong. Unlike "not a fossil" it is kept by name: see :func:`genus_of_label`.
 WRONG_BOX = "wrong box"
 WITHDRAWN = "(withdrawn)"
 _NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
@@ -42,7 +42,7 @@ _MISSED = "missed-"
 
 
 @dataclass(frozen=True)
-class Missed:
+class MissedFossil:
     """A fossil that the detector missed: its box, half-open in level-0 pixels of the whole slide, and its genus."""
 
     object_id: str
@@ -62,7 +62,7 @@ class Labels:
     """
 
     objects: dict[str, str]
-    missed: dict[str, Missed]
+    missed: dict[str, MissedFossil]
     places: dict[str, Place] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def missed_number(object_id: str) -> int | None:
     return int(number) if name != number and number.isdigit() else None
 
 
-def as_label(genus: str) -> str:
+def parse_label(genus: str) -> str:
     """What a cell ``genus`` says: the genus, :data:`WRONG_BOX`, or "" for any of the ways to say that it is no fossil."""
     genus = genus.strip()
     if genus.lower() in _NO_OBJECT:
@@ -86,8 +86,8 @@ def as_label(genus: str) -> str:
     return "" if genus.lower() in _NO_FOSSIL or genus.startswith("_") else genus
 
 
-def genus_said(label: str) -> str:
-    """The genus that a label of :func:`as_label` counts as: "" where it is no fossil or its box is wrong."""
+def genus_of_label(label: str) -> str:
+    """The genus that a label of :func:`parse_label` counts as: "" where it is no fossil or its box is wrong."""
     return "" if label == WRONG_BOX else label
 
 
@@ -101,10 +101,10 @@ def read_labels(results: Path) -> dict[str, str]:
     Raises:
         ResultsError: it cannot be read, a column is missing, or an object has two labels in a file that is no journal.
     """
-    return read_file(results / REVIEW).objects | read_file(results / LABELS).objects
+    return read_labels_file(results / REVIEW_FILE).objects | read_labels_file(results / LABELS_FILE).objects
 
 
-def fitting_labels(
+def labels_of_current_objects(
     labels: Mapping[str, str], places: Mapping[str, Place], rows: Mapping[str, int], boxes: IntArray
 ) -> dict[str, str]:
     """``labels`` without those whose object has another box by now: its number went to another when slides were detected anew.
@@ -124,16 +124,16 @@ def fitting_labels(
     return {name: label for name, label in labels.items() if name not in gone}
 
 
-def read_missed(results: Path) -> list[Missed]:
+def read_missed(results: Path) -> list[MissedFossil]:
     """The fossils that somebody drew where the detector found none, by id.
 
     Raises:
         ResultsError: as :func:`read_labels`.
     """
-    return sorted(read_file(results / LABELS).missed.values(), key=lambda item: item.object_id)
+    return sorted(read_labels_file(results / LABELS_FILE).missed.values(), key=lambda item: item.object_id)
 
 
-def read_file(path: Path) -> Labels:
+def read_labels_file(path: Path) -> Labels:
     """The labels of one file; none where it is not there. Raises :class:`ResultsError` as :func:`read_labels` does."""
     labels = Labels({}, {})
     if not path.exists():
@@ -141,7 +141,7 @@ def read_file(path: Path) -> Labels:
     text = read_text(path)
     names, comma = _header(text)
     journal = "when" in names
-    if journal and (torn := torn_tail(text, len(names), comma)):
+    if journal and (torn := incomplete_last_line(text, len(names), comma)):
         logger.warning(
             "%s: its last line is incomplete ('%s') and left out. If it is meant so, end it with a line break",
             path,
@@ -154,25 +154,25 @@ def read_file(path: Path) -> Labels:
             continue
         if missed_number(object_id) is not None:
             labels.missed.pop(object_id, None)
-            if genus != WITHDRAWN and genus_said(as_label(genus)):
-                labels.missed[object_id] = Missed(object_id, *_place(path, cells), as_label(genus))
+            if genus != WITHDRAWN and genus_of_label(parse_label(genus)):
+                labels.missed[object_id] = MissedFossil(object_id, *_place(path, cells), parse_label(genus))
         elif journal and genus == WITHDRAWN:
             labels.objects.pop(object_id, None)
             labels.places.pop(object_id, None)
         elif journal:
-            labels.objects[object_id] = as_label(genus)
+            labels.objects[object_id] = parse_label(genus)
             labels.places.pop(object_id, None)
             if all(cells.get(edge, "").strip() for edge in EDGES):
                 labels.places[object_id] = _place(path, cells)
         else:
-            label = as_label(genus)
+            label = parse_label(genus)
             before = labels.objects.setdefault(object_id, label)
             if before.lower() != label.lower():
                 raise ResultsError(f"{path}: {object_id} has two labels ('{before}', '{label}'). Keep one")
     return labels
 
 
-def torn_tail(text: str, columns: int, delimiter: str = ",") -> str:
+def incomplete_last_line(text: str, columns: int, delimiter: str = ",") -> str:
     """The last line, where it has no line break and too few cells: a writer was killed while it wrote it. Else ""."""
     tail = text.rpartition("\n")[2]
     if not tail:

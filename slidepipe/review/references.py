@@ -21,8 +21,8 @@ from slidepipe.classification.object_table import OBJECTS_FILE
 from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
-from slidepipe.review.draw import REVIEW, read_labels, read_review
-from slidepipe.review.labels import LABELS, read_file
+from slidepipe.review.draw import REVIEW_FILE, read_draw, read_labels
+from slidepipe.review.labels import LABELS_FILE, read_labels_file
 from slidepipe.store.manifest import read_manifest
 from slidepipe.store.slide_store import SlideStore
 
@@ -78,7 +78,7 @@ def find_reviewed(
     named = {name.lower(): name for name in names}
     found = []
     for results in dict.fromkeys(folder.resolve() for folder in folders):
-        manifest, review, labels = read_manifest(results), read_review(results), read_labels(results)
+        manifest, review, labels = read_manifest(results), read_draw(results), read_labels(results)
         if not manifest or not labels:
             raise ResultsError(
                 f"{results}: no reviewed objects here. Label some with 'slidepipe view' or 'slidepipe review sample', "
@@ -92,7 +92,7 @@ def find_reviewed(
             )
         identities = {entry["slide_id"]: str(entry.get("identity", "")) for entry in manifest["slides"]}
         drawn = {} if review is None else {row["object_id"]: row for row in review.to_dict("records")}
-        places = read_file(results / LABELS).places
+        places = read_labels_file(results / LABELS_FILE).places
         for object_id, label in labels.items():
             genus = DEBRIS if label == "" else named.get(label.lower())
             if object_id in drawn:
@@ -158,7 +158,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
         row = _row_of(item, boxes)
         if row is None and item.drawn:
             raise ResultsError(
-                f"{item.results / REVIEW}: was drawn from other detections than these results hold now. "
+                f"{item.results / REVIEW_FILE}: was drawn from other detections than these results hold now. "
                 "Draw again, or take this folder out of reference_results"
             )
         if row is None:
@@ -169,7 +169,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
     for results, number in gone.items():
         logger.warning(
             "%s: %d labelled objects are not among the detections that these results hold now, and are no references",
-            results / LABELS,
+            results / LABELS_FILE,
             number,
         )
     debris = [item.genus == DEBRIS for item in kept]

@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from slidepipe.classification.object_table import STATES
 from slidepipe.errors import ResultsError, SlideError, SlidepipeError
 from slidepipe.report.gallery import thumbnail
-from slidepipe.review.labels import WRONG_BOX, as_label, genus_said, missed_number
+from slidepipe.review.labels import WRONG_BOX, genus_of_label, missed_number, parse_label
 from slidepipe.viewer import pages
 from slidepipe.viewer.book import Line
 from slidepipe.viewer.cache import BytesCache
@@ -297,7 +297,7 @@ class Server:
         if not inside or min(x1 - x0, y1 - y0) < 4:
             raise HTTPException(400, "The box must lie on the scanned part, and be at least 4 pixels wide and high")
         (genus,) = _as_kept(index, [body.genus])
-        if not genus or not genus_said(genus):
+        if not genus or not genus_of_label(genus):
             raise HTTPException(400, f"'{body.genus}' is no genus: a drawn box is of a fossil that was missed")
         object_id = self.well.book.write_missed(body.slide_id, body.box, genus, body.who)
         return JSONResponse({"object_id": object_id, "sequence": self.well.book.sequence}, headers=_FRESH)
@@ -327,7 +327,7 @@ def _same_tables(request: Request, index: Index) -> None:
 def _as_kept(index: Index, said: Sequence[str | None]) -> list[str | None]:
     """Labels as the file will be read: genera as the reference set writes them, one word for all that say "no fossil"."""
     named = {genus.lower(): genus for genus in index.genera}
-    labels = [None if label is None else as_label(label) for label in said]
+    labels = [None if label is None else parse_label(label) for label in said]
     return [label if label is None else named.get(label.lower(), label) for label in labels]
 
 

@@ -19,18 +19,18 @@ import filelock
 from slidepipe.errors import ResultsError
 from slidepipe.review.labels import (
     JOURNAL_COLUMNS,
-    LABELS,
+    LABELS_FILE,
     NOT_A_FOSSIL,
-    REVIEW,
+    REVIEW_FILE,
     WITHDRAWN,
     Labels,
-    Missed,
+    MissedFossil,
     Place,
+    incomplete_last_line,
     missed_id,
     missed_number,
     read_cells,
-    read_file,
-    torn_tail,
+    read_labels_file,
 )
 from slidepipe.store.files import write_text
 
@@ -58,7 +58,7 @@ class LabelBook:
     """
 
     def __init__(self, results: Path) -> None:
-        self._path, self._review = results / LABELS, results / REVIEW
+        self._path, self._review = results / LABELS_FILE, results / REVIEW_FILE
         self._lock = threading.RLock()
         self._file_lock = filelock.FileLock(results / LOCK)
         self._stamps: tuple[_Stamp, _Stamp] | None = None
@@ -86,7 +86,7 @@ class LabelBook:
             self.refresh()
             return dict(self._own.places)
 
-    def missed(self) -> list[Missed]:
+    def missed(self) -> list[MissedFossil]:
         """The fossils that somebody drew, by id."""
         with self._lock:
             self.refresh()
@@ -112,7 +112,7 @@ class LabelBook:
             if stamps == self._stamps:
                 return
             before = (self._drawn.objects | self._own.objects, self._own.missed)
-            self._drawn, self._own = read_file(self._review), read_file(self._path)
+            self._drawn, self._own = read_labels_file(self._review), read_labels_file(self._path)
             self._stamps = stamps
             after = (self._drawn.objects | self._own.objects, self._own.missed)
             for old, new in zip(before, after, strict=True):
@@ -151,7 +151,7 @@ class LabelBook:
             self._append([Line(object_id, genus, slide_id, box)], who)
             return object_id
 
-    def missed_fossil(self, object_id: str) -> Missed | None:
+    def missed_fossil(self, object_id: str) -> MissedFossil | None:
         """A drawn fossil, where there is one of that id now or was one before: its place does not change."""
         held = self._own.missed.get(object_id)
         if held is not None or not self._path.exists():
@@ -159,7 +159,7 @@ class LabelBook:
         for cells in reversed(read_cells(self._path, ("object_id", "genus"))):
             if cells["object_id"] == object_id and cells.get("x0"):
                 x0, y0, x1, y1 = (int(cells[edge]) for edge in ("x0", "y0", "x1", "y1"))
-                return Missed(object_id, cells.get("slide_id", ""), (x0, y0, x1, y1), cells["genus"])
+                return MissedFossil(object_id, cells.get("slide_id", ""), (x0, y0, x1, y1), cells["genus"])
         return None
 
     def _ids_ever(self) -> list[str]:
@@ -210,7 +210,7 @@ class LabelBook:
         if missed_number(line.object_id) is not None:
             self._own.missed.pop(line.object_id, None)
             if line.label:
-                self._own.missed[line.object_id] = Missed(line.object_id, line.slide_id, line.box, line.label)
+                self._own.missed[line.object_id] = MissedFossil(line.object_id, line.slide_id, line.box, line.label)
         elif line.label is None:
             self._own.objects.pop(line.object_id, None)
             self._own.places.pop(line.object_id, None)
@@ -270,7 +270,7 @@ def _cut_torn(file: io.BufferedRandom, columns: int) -> None:
     if data.endswith(b"\n"):
         return
     tail = data.rpartition(b"\n")[2]
-    if torn_tail(tail.decode("utf-8", errors="replace"), columns):
+    if incomplete_last_line(tail.decode("utf-8", errors="replace"), columns):
         file.truncate(size - len(tail))
     else:
         file.write(b"\n")

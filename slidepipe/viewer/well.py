@@ -11,15 +11,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from slidepipe.classification.object_table import ACCEPTED, STATES
+from slidepipe.classification.object_table import STATES
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
 from slidepipe.report.chart import genera_in_order
 from slidepipe.report.gallery import read_objects
 from slidepipe.results import Results
-from slidepipe.review.corrected_counts import Audit, ReviewedCounts, corrected_table, review_counts, take_audit
-from slidepipe.review.draw import REVIEW, frame_of, read_review
-from slidepipe.review.labels import EDGES, fitting_labels
+from slidepipe.review.corrected_counts import Audit, corrected_table, take_audit
+from slidepipe.review.draw import REVIEW_FILE, read_draw, usable_objects
+from slidepipe.review.labels import EDGES, labels_of_current_objects
+from slidepipe.review.reviewed_counts import ReviewedCounts, count_accepted, review_counts
 from slidepipe.store.manifest import MANIFEST
 from slidepipe.viewer.book import LabelBook
 
@@ -72,7 +73,7 @@ class Index:
     def frame(self) -> pd.DataFrame:
         """The objects that a draw is from."""
         if self._frame is None:
-            self._frame = frame_of(self.objects)
+            self._frame = usable_objects(self.objects)
         return self._frame
 
     @functools.cached_property
@@ -130,7 +131,7 @@ class Index:
         return numbers[np.lexsort((numbers, second, values))]  # not-a-number sorts last
 
     def _drawn(self, numbers: IntArray) -> IntArray:
-        review = read_review(self.results.path)
+        review = read_draw(self.results.path)
         kept = set(numbers.tolist())
         drawn = [] if review is None else [self.number.get(name, -1) for name in review["object_id"]]
         return np.array([number for number in drawn if number in kept], np.int64)
@@ -169,22 +170,21 @@ class Well:
     def labels(self) -> dict[str, str]:
         """The labels of the objects that the tables hold now; one whose object was detected anew elsewhere is left out."""
         index = self.index
-        said, key = self.book.labels(), (index.stamp, self.book.sequence, _modified(self.path / REVIEW))
+        said, key = self.book.labels(), (index.stamp, self.book.sequence, _modified(self.path / REVIEW_FILE))
         if self._fitting is None or self._fitting[0] != key:
-            self._fitting = (key, fitting_labels(said, self.book.places(), index.number, index.boxes))
+            self._fitting = (key, labels_of_current_objects(said, self.book.places(), index.number, index.boxes))
         return self._fitting[1]
 
     def counts(self) -> dict[str, Any]:
         """Raw, reviewed and corrected counts of each genus over the whole well, and the samples' reviewed counts that differ."""
         index, labels, missed = self.index, self.labels(), self.book.missed()
-        key = (index.stamp, self.book.sequence, _modified(self.path / REVIEW))
+        key = (index.stamp, self.book.sequence, _modified(self.path / REVIEW_FILE))
         if self._counts is not None and self._counts[0] == key:
             return self._counts[1]
         slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in index.slides}
         reviewed = review_counts(index.objects, labels, missed, slides, index.genera)
-        audit = take_audit(index.frame, read_review(self.path), labels, index.genera)
-        accepted = index.objects[index.objects["state"] == ACCEPTED]
-        raw = Counter(zip(accepted["sample_id"], accepted["genus"], strict=True))
+        audit = take_audit(index.frame, read_draw(self.path), labels, index.genera)
+        raw = count_accepted(index.objects)
         told = _count_rows(index, raw, reviewed, audit, len(missed), len(self.book.labels()) - len(labels))
         self._counts = (key, told)
         return told

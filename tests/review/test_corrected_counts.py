@@ -13,7 +13,7 @@ from slidepipe.errors import ResultsError
 from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR, Stratum, audit_genus, pooled_total
-from slidepipe.review.corrected_counts import CORRECTED, UNCORRECTED, WHOLE_WELL, correct_counts
+from slidepipe.review.corrected_counts import CORRECTED, UNCORRECTED, WHOLE_WELL, renew_corrected_tables
 from slidepipe.review.draw import By, sample_review
 from tests.made_results import GENERA, make, slide, table
 
@@ -63,7 +63,7 @@ def test_labels_of_all_objects_give_the_truth_without_doubt(results: Path) -> No
     truth = truth_of(results)
     sample_review(results, 1000)
     label(results, truth)
-    correct_counts(results)
+    renew_corrected_tables(results)
     objects = pd.read_parquet(results / "objects.parquet")
     usable = [truth[name] for name in objects.loc[objects["state"] != "unusable", "object_id"]]
     rows = whole_well(results)
@@ -85,7 +85,7 @@ def test_labels_of_all_objects_give_the_truth_without_doubt(results: Path) -> No
 def test_a_draw_within_samples_corrects_each_sample_and_the_long_table(results: Path, by: By) -> None:
     sample_review(results, 60, seed=1, by=by)
     label(results, truth_of(results))
-    correct_counts(results)
+    renew_corrected_tables(results)
     rows = table(results, "corrected.csv")
     assert set(rows["correction"]) == {CORRECTED}
     assert list(rows["sample_id"].unique()) == [WHOLE_WELL, "1/2-3 100 mDC", "1/2-3 200 mDC"]
@@ -104,7 +104,7 @@ def test_a_draw_within_samples_corrects_each_sample_and_the_long_table(results: 
 def test_a_draw_over_the_well_corrects_the_well_and_says_so_of_its_samples(results: Path) -> None:
     sample_review(results, 30, seed=1)
     label(results, truth_of(results))
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert set(whole_well(results)["correction"]) == {CORRECTED}
     said = set(table(results, "counts_long.csv")["correction"])
     assert len(said) == 1
@@ -114,27 +114,27 @@ def test_a_draw_over_the_well_corrects_the_well_and_says_so_of_its_samples(resul
 def test_a_review_half_done_says_how_far_it_is(results: Path) -> None:
     sample_review(results, 30, seed=1)
     label(results, truth_of(results), only=1)
-    correct_counts(results)
+    renew_corrected_tables(results)
     said = set(whole_well(results)["correction"])
     assert len(said) == 1
     assert said.pop().startswith(f"{UNCORRECTED} (1 of 30 drawn objects have labels, none in stratum '")
     label(results, truth_of(results), only=25)
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert set(whole_well(results)["correction"]) == {f"{CORRECTED} (25 of 30 labelled)"}
 
 
 def test_labels_that_no_draw_chose_correct_nothing(results: Path) -> None:
     (results / "labels.csv").write_text("object_id,genus\na:00001,azolla\n", encoding="utf-8")
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert "labels.csv alone is no random draw" in whole_well(results)["correction"].iloc[0]
     sample_review(results, 60, seed=1)
     label(results, truth_of(results))
-    correct_counts(results)
+    renew_corrected_tables(results)
     before = whole_well(results)
     undrawn = sorted(set(truth_of(results)) - set(table(results, "review.csv")["object_id"]))
     with (results / "labels.csv").open("a", encoding="utf-8") as file:
         file.writelines(f"{name},spiniferites\n" for name in undrawn)
-    correct_counts(results)
+    renew_corrected_tables(results)
     pd.testing.assert_frame_equal(whole_well(results), before)
 
 
@@ -144,7 +144,7 @@ def test_a_review_of_other_detections_corrects_nothing(results: Path, tmp_path: 
     make(tmp_path / "other", {slide("a"): [*ANSWERS, None], slide("b", "200"): ANSWERS[:40]})
     for name in ("review.csv", "labels.csv"):
         (tmp_path / "other" / name).write_bytes((results / name).read_bytes())
-    correct_counts(tmp_path / "other")
+    renew_corrected_tables(tmp_path / "other")
     assert set(whole_well(tmp_path / "other")["correction"]) == {
         f"{UNCORRECTED} (review.csv was drawn from other detections: move it away and draw again)"
     }
@@ -153,12 +153,12 @@ def test_a_review_of_other_detections_corrects_nothing(results: Path, tmp_path: 
 def test_another_head_keeps_the_corrected_counts_but_not_its_accuracy(results: Path, tmp_path: Path) -> None:
     sample_review(results, 60, seed=1)
     label(results, truth_of(results))
-    correct_counts(results)
+    renew_corrected_tables(results)
     other = ["spiniferites" if answer == "azolla" else answer for answer in ANSWERS]
     make(tmp_path / "other", {slide("a"): other, slide("b", "200"): other[:40], slide("c", "300"): None})
     for name in ("review.csv", "labels.csv"):
         (tmp_path / "other" / name).write_bytes((results / name).read_bytes())
-    correct_counts(tmp_path / "other")
+    renew_corrected_tables(tmp_path / "other")
     columns = ["corrected", "corrected_low", "corrected_high"]
     pd.testing.assert_frame_equal(whole_well(tmp_path / "other")[columns], whole_well(results)[columns])
     accuracy = table(tmp_path / "other", "accuracy.csv")
@@ -238,12 +238,12 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
     assert Results(out).accuracy["precision"].dropna().eq(1).all()
     written = {path.name: path.read_bytes() for path in out.glob("*.csv")}
     assert not run_well(colour_well / "well", out, config).redone
-    correct_counts(out)
+    renew_corrected_tables(out)
     assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == written
 
 
 def test_a_damaged_object_table_is_one_clear_error(results: Path) -> None:
     (results / "objects.parquet").write_bytes(b"not parquet")
-    for act in (correct_counts, lambda folder: sample_review(folder, 30)):
+    for act in (renew_corrected_tables, lambda folder: sample_review(folder, 30)):
         with pytest.raises(ResultsError, match=r"objects\.parquet: cannot be read .* Run the same command again"):
             act(results)

@@ -15,7 +15,7 @@ from performance.coverage import simulated_well
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.review.audit import FAR, NEAR
-from slidepipe.review.draw import BY, By, allocate, draw, frame_of, labels_sha256, read_labels, sample_review
+from slidepipe.review.draw import BY, By, allocate, draw, labels_sha256, read_labels, sample_review, usable_objects
 from tests.made_results import make, slide, table
 
 ANSWERS = ["azolla"] * 12 + ["deflandrea"] * 5 + [None] * 30 + ["unusable"] * 6
@@ -200,6 +200,6 @@ def test_labels_change_what_tables_depend_on(results: Path) -> None:
 
 
 def test_the_frame_leaves_out_what_nobody_can_judge(results: Path) -> None:
-    frame = frame_of(pd.read_parquet(results / "objects.parquet"))
+    frame = usable_objects(pd.read_parquet(results / "objects.parquet"))
     assert len(frame) == 47 + 20
     assert set(frame["state"]) == {"accepted", "unknown"}

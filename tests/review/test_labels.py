@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
-from slidepipe.review.corrected_counts import correct_counts, review_counts
+from slidepipe.review.corrected_counts import renew_corrected_tables, review_counts
 from slidepipe.review.draw import sample_review
 from slidepipe.review.labels import (
     WRONG_BOX,
-    Missed,
-    genus_said,
+    MissedFossil,
+    genus_of_label,
+    incomplete_last_line,
     missed_id,
     missed_number,
-    read_file,
     read_labels,
+    read_labels_file,
     read_missed,
-    torn_tail,
 )
 from tests.made_results import GENERA, make, slide, table
 
@@ -72,7 +72,7 @@ def test_without_the_column_when_two_labels_are_an_error_still(results: Path) ->
 def test_a_line_cut_anywhere_says_all_or_nothing(cut: int) -> None:
     whole = line("a:00001", '"Genus, sp."')
     kept = whole[: min(cut, len(whole) - 1)]
-    torn = torn_tail(HEAD + line("a:00000", "azolla") + kept, 9)
+    torn = incomplete_last_line(HEAD + line("a:00000", "azolla") + kept, 9)
     assert torn in (kept, "")
     if not torn and kept:  # taken as whole: then all but the time is there
         assert kept.startswith('a:00001,"Genus, sp.",a,1,2,30,40,anna,')
@@ -93,7 +93,7 @@ def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
     (results / "labels.csv").write_text(
         HEAD + line(drawn, "azolla") + line(gone, "azolla") + line(gone, "(withdrawn)") + line("a:00000", "azolla")
     )
-    assert read_missed(results) == [Missed(drawn, "a", (1, 2, 30, 40), "azolla")]
+    assert read_missed(results) == [MissedFossil(drawn, "a", (1, 2, 30, 40), "azolla")]
     assert read_labels(results) == {"a:00000": "azolla"}
     (results / "labels.csv").write_text(HEAD + line(drawn, "azolla", box="1,2,,"))
     with pytest.raises(ResultsError, match="the box of a:missed-0001 is missing or damaged"):
@@ -113,7 +113,7 @@ def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> 
         HEAD + line("a:00000", "Deflandrea", box(0)) + line("a:00001", "not a fossil", box(1)) + line("a:00009", "azolla", box(9))
         + line("a:00010", "newgenus", box(10)) + line(missed_id("a", 1), "spiniferites") + elsewhere
     )  # fmt: skip
-    correct_counts(results)
+    renew_corrected_tables(results)
     rows = table(results, "counts.csv").set_index("sample_id")
     raw = pd.read_csv(results / "counts.csv", dtype=str, keep_default_na=False)
     assert list(raw.columns[-6:]) == ["labelled", "missed", *(f"reviewed_{name}" for name in [*GENERA, "newgenus"])]
@@ -125,10 +125,10 @@ def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> 
     assert rows.loc["1/2-3 200 mDC", "reviewed_azolla"] == "4"
     assert rows.loc["1/2-3 300 mDC", "reviewed_azolla"] == ""  # failed: not known
     once = (results / "counts.csv").read_bytes()
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert (results / "counts.csv").read_bytes() == once
     (results / "labels.csv").unlink()
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert (results / "counts.csv").read_bytes() == before
 
 
@@ -159,9 +159,9 @@ def test_a_wrong_box_is_kept_by_name_and_counts_as_no_fossil(results: Path) -> N
     name = line("a:00001", "Wrong_Box", box(1)) + line(missed_id("a", 1), "wrong box")
     (results / "labels.csv").write_text(HEAD + line("a:00000", "not a fossil", box(0)) + name)
     assert read_labels(results) == {"a:00000": "", "a:00001": WRONG_BOX}
-    assert (genus_said(WRONG_BOX), genus_said(""), genus_said("azolla")) == ("", "", "azolla")
+    assert (genus_of_label(WRONG_BOX), genus_of_label(""), genus_of_label("azolla")) == ("", "", "azolla")
     assert read_missed(results) == []
-    correct_counts(results)
+    renew_corrected_tables(results)
     rows = table(results, "counts.csv").set_index("sample_id")
     assert rows.loc["1/2-3 100 mDC", "reviewed_azolla"] == "4"
     assert f"reviewed_{WRONG_BOX}" not in rows.columns
@@ -173,21 +173,21 @@ def test_a_label_whose_object_has_another_box_by_now_counts_nothing_and_is_told(
 ) -> None:
     lines = line("a:00000", "deflandrea", box(0)) + line("a:00001", "deflandrea", box(7))
     (results / "labels.csv").write_text(HEAD + lines)
-    correct_counts(results)
+    renew_corrected_tables(results)
     rows = table(results, "counts.csv").set_index("sample_id")
     assert [rows.loc["1/2-3 100 mDC", name] for name in ("labelled", "reviewed_azolla", "reviewed_deflandrea")] == [
         "1",
         "5",
         "4",
     ]
-    assert "1 labels are of objects that these results hold no longer" in caplog.text
+    assert "1 labels are not counted, because their objects are no longer in these results" in caplog.text
     (results / "labels.csv").write_text(
         "object_id,genus\na:00001,deflandrea\n"
     )  # by hand, without boxes: as it is said
-    correct_counts(results)
+    renew_corrected_tables(results)
     assert table(results, "counts.csv")["reviewed_azolla"][0] == "5"
 
 
 def test_files_that_are_not_there_say_nothing(tmp_path: Path) -> None:
-    assert read_file(tmp_path / "labels.csv").objects == {}
+    assert read_labels_file(tmp_path / "labels.csv").objects == {}
     assert read_missed(tmp_path) == []

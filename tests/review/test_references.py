@@ -11,7 +11,7 @@ from slidepipe.interfaces import Decisions
 from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.draw import sample_review
-from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS, WITHDRAWN, WRONG_BOX, missed_id
+from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS_FILE, WITHDRAWN, WRONG_BOX, missed_id
 from slidepipe.review.references import (
     DEBRIS,
     LEAST_DEBRIS,
@@ -125,7 +125,7 @@ def say(results: Path, said: list[tuple[str, str]], boxes: dict[str, tuple[int, 
         if name in objects.index and name not in (boxes or {}):
             box = tuple(objects.loc[name, ["x0", "y0", "x1", "y1"]])
         rows.append([name, genus, name.rpartition(":")[0], *box, "", "2026-01-01T00:00:00+00:00"])
-    pd.DataFrame(rows, columns=list(JOURNAL_COLUMNS)).to_csv(results / LABELS, index=False)
+    pd.DataFrame(rows, columns=list(JOURNAL_COLUMNS)).to_csv(results / LABELS_FILE, index=False)
 
 
 def test_objects_labelled_outside_any_draw_join_by_their_box(

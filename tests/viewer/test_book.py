@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
-from slidepipe.review.labels import LABELS, missed_id, read_labels, read_missed
+from slidepipe.review.labels import LABELS_FILE, missed_id, read_labels, read_missed
 from slidepipe.viewer import book as book_module
 from slidepipe.viewer.book import LOCK, LabelBook, Line
 
@@ -24,32 +24,34 @@ def test_what_is_written_is_read_back_as_everybody_else_reads_it(tmp_path: Path)
     assert book.write([says("a:00000", "azolla"), says("a:00001", "")], who="anna, b.") == []
     book.write([says("a:00000", None), says("a:00002", "deflandrea")])
     assert book.labels() == read_labels(tmp_path) == {"a:00001": "", "a:00002": "deflandrea"}
-    lines = (tmp_path / LABELS).read_text(encoding="utf-8").splitlines()
+    lines = (tmp_path / LABELS_FILE).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "object_id,genus,slide_id,x0,y0,x1,y1,who,when"
     assert lines[1].startswith('a:00000,azolla,a,1,2,30,40,"anna, b.",20')
     assert len(lines) == 5  # nothing is ever taken away
 
 
 def test_a_file_written_by_hand_becomes_a_journal_and_keeps_all_it_says(tmp_path: Path) -> None:
-    (tmp_path / LABELS).write_text("\ufeffobject_id;genus;remark\na:00000;azolla;nice\na:00001;;\n", encoding="utf-8")
+    (tmp_path / LABELS_FILE).write_text(
+        "\ufeffobject_id;genus;remark\na:00000;azolla;nice\na:00001;;\n", encoding="utf-8"
+    )
     book = LabelBook(tmp_path)
     assert book.labels() == {"a:00000": "azolla", "a:00001": ""}
     book.write([says("a:00002", "azolla")])
     assert read_labels(tmp_path) == {"a:00000": "azolla", "a:00001": "", "a:00002": "azolla"}
-    assert "nice" in (tmp_path / LABELS).read_text()
+    assert "nice" in (tmp_path / LABELS_FILE).read_text()
     book.write([says("a:00000", "deflandrea")])
     assert read_labels(tmp_path)["a:00000"] == "deflandrea"
 
 
 def test_a_copy_of_the_review_keeps_its_rows_that_nobody_looked_at(tmp_path: Path) -> None:
-    (tmp_path / LABELS).write_text("object_id,stratum,genus\na:00000,x,\na:00001,x,azolla\n")
+    (tmp_path / LABELS_FILE).write_text("object_id,stratum,genus\na:00000,x,\na:00001,x,azolla\n")
     book = LabelBook(tmp_path)
     book.write([says("a:00002", "")])
     assert read_labels(tmp_path) == {"a:00001": "azolla", "a:00002": ""}
 
 
 def test_a_file_that_says_two_things_of_an_object_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    (tmp_path / LABELS).write_text("object_id,genus\na:00000,azolla\na:00000,deflandrea\n")
+    (tmp_path / LABELS_FILE).write_text("object_id,genus\na:00000,azolla\na:00000,deflandrea\n")
     with pytest.raises(ResultsError, match="has two labels"):
         LabelBook(tmp_path)
 
@@ -58,18 +60,18 @@ def test_a_file_that_says_two_things_of_an_object_is_refused_before_anything_is_
 def test_a_line_that_a_killed_writer_left_is_cut_off(tmp_path: Path, torn: str) -> None:
     book = LabelBook(tmp_path)
     book.write([says("a:00000", "azolla")])
-    with (tmp_path / LABELS).open("a") as file:
+    with (tmp_path / LABELS_FILE).open("a") as file:
         file.write(torn)
     again = LabelBook(tmp_path)
     again.write([says("a:00002", "deflandrea")])
     assert read_labels(tmp_path) == {"a:00000": "azolla", "a:00002": "deflandrea"}
-    assert torn not in (tmp_path / LABELS).read_text().splitlines()
+    assert torn not in (tmp_path / LABELS_FILE).read_text().splitlines()
 
 
 def test_a_whole_last_line_without_a_break_is_kept(tmp_path: Path) -> None:
     book = LabelBook(tmp_path)
     book.write([says("a:00000", "azolla")])
-    path = tmp_path / LABELS
+    path = tmp_path / LABELS_FILE
     path.write_text(path.read_text().rstrip("\n"))
     book.write([says("a:00001", "azolla")])
     assert set(read_labels(tmp_path)) == {"a:00000", "a:00001"}

@@ -14,7 +14,7 @@ import pytest
 
 from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
-from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
+from slidepipe.review.labels import LABELS_FILE, WRONG_BOX, read_labels, read_missed
 from tests.synthetic import make_well
 from tests.viewer.server import ROOT, ViewServer, serving
 
@@ -96,7 +96,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewServer]:
 @pytest.fixture
 def results(finished: Path) -> Path:
     """The results that :func:`server` serves, without labels."""
-    (finished / LABELS).unlink(missing_ok=True)
+    (finished / LABELS_FILE).unlink(missing_ok=True)
     return finished
 
 
@@ -279,7 +279,7 @@ def test_look_relabel_undo_draw_and_see_the_counts_change(page: Any, server: Vie
 
 def test_a_killed_server_loses_nothing(page: Any, finished: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    shutil.copytree(finished, results, ignore=shutil.ignore_patterns(LABELS))
+    shutil.copytree(finished, results, ignore=shutil.ignore_patterns(LABELS_FILE))
     with serving(results) as first:
         port = str(first.port)
         open_grid(page, first, "name=all&sort=certain")
@@ -295,7 +295,7 @@ def test_a_killed_server_loses_nothing(page: Any, finished: Path, tmp_path: Path
         until(page, "document.getElementById('alert').textContent.startsWith('Not kept')")
         assert page.locator(".cell.no").count() == 3
         until(page, "document.getElementById('alert').textContent.includes('The server does not answer')")
-    with (results / LABELS).open("a") as file:
+    with (results / LABELS_FILE).open("a") as file:
         file.write("6407_6-5 1200 mDC:00001,ta")  # as if it had been killed while it wrote
     with serving(results, "--port", port):
         until(page, "document.getElementById('alert').textContent.startsWith('Not kept')")  # until it has been seen

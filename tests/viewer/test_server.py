@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.errors import SettingsError
-from slidepipe.review.labels import LABELS, WRONG_BOX, read_labels, read_missed
+from slidepipe.review.labels import LABELS_FILE, WRONG_BOX, read_labels, read_missed
 from slidepipe.viewer import command
 from slidepipe.viewer.guard import is_loopback
 from tests.synthetic import genus_names, make_well
@@ -38,7 +38,7 @@ def server(made: Path) -> Iterator[ViewServer]:
 
 @pytest.fixture(autouse=True)
 def _no_labels(made: Path) -> None:
-    (made / LABELS).unlink(missing_ok=True)
+    (made / LABELS_FILE).unlink(missing_ok=True)
 
 
 def first_object(server: ViewServer) -> str:
@@ -124,14 +124,14 @@ def test_other_sites_are_refused(server: ViewServer, made: Path, headers: dict[s
     assert server.ask("/thumb/0.jpg", headers=headers).status in (403, 421)
     body = {"labels": [{"object_id": name, "label": GENUS}]}
     assert server.ask("/api/labels", body, headers).status in (403, 421)
-    assert not (made / LABELS).exists()
+    assert not (made / LABELS_FILE).exists()
 
 
 def test_a_form_of_another_page_cannot_label(server: ViewServer, made: Path) -> None:
     body = json.dumps({"labels": [{"object_id": first_object(server), "label": ""}]})
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         assert server.ask("/api/labels", body, {"Content-Type": kind}).status == 415
-    assert not (made / LABELS).exists()
+    assert not (made / LABELS_FILE).exists()
 
 
 def test_own_pages_are_answered(server: ViewServer, made: Path) -> None:
@@ -140,7 +140,7 @@ def test_own_pages_are_answered(server: ViewServer, made: Path) -> None:
     answer = server.ask("/api/labels", {"labels": [{"object_id": name, "label": GENUS.upper()}], "who": "anna"}, own)
     assert answer.status == 200
     assert read_labels(made) == {name: GENUS}  # as the reference set writes it
-    assert ",anna,20" in (made / LABELS).read_text()
+    assert ",anna,20" in (made / LABELS_FILE).read_text()
     assert server.ask("/api/objects", headers={"Host": f"localhost:{server.port}"}).status == 200
 
 
@@ -151,7 +151,7 @@ def test_own_pages_are_answered(server: ViewServer, made: Path) -> None:
 def test_labels_that_are_no_genus_are_refused(server: ViewServer, made: Path, label: str) -> None:
     answer = server.ask("/api/labels", {"labels": [{"object_id": first_object(server), "label": label}]})
     assert answer.status == (200 if label == " " else 400)  # blank is "not a fossil", as in the file
-    assert (made / LABELS).exists() == (label == " ")
+    assert (made / LABELS_FILE).exists() == (label == " ")
 
 
 def test_words_for_no_fossil_are_kept_as_the_file_will_be_read(server: ViewServer, made: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_drawn_box_is_of_a_fossil(server: ViewServer, made: Path, genus: str) 
     refused = server.ask("/api/missed", body)  # written, it would be read as no fossil, and lost without a word
     assert refused.status == 400
     assert "is no genus" in refused.json["error"]
-    assert not (made / LABELS).exists()
+    assert not (made / LABELS_FILE).exists()
     kept = server.ask("/api/missed", {**body, "genus": GENUS}).json["object_id"]
     assert server.ask("/api/labels", {"labels": [{"object_id": kept, "label": genus}]}).status == 400
     assert [item.genus for item in read_missed(made)] == [GENUS]
@@ -188,7 +188,9 @@ def test_a_drawn_box_is_of_a_fossil(server: ViewServer, made: Path, genus: str) 
 
 def test_labels_of_objects_that_have_another_box_by_now_are_not_shown(server: ViewServer, made: Path) -> None:
     name = first_object(server)
-    (made / LABELS).write_text(f"object_id,genus,slide_id,x0,y0,x1,y1,who,when\n{name},{GENUS},a,1,2,3,4,,2026-01-01\n")
+    (made / LABELS_FILE).write_text(
+        f"object_id,genus,slide_id,x0,y0,x1,y1,who,when\n{name},{GENUS},a,1,2,3,4,,2026-01-01\n"
+    )
     assert server.ask("/api/labels").json["labels"] == {}
     assert server.ask("/api/counts").json["stale"] == 1
     assert server.ask("/api/labels", {"labels": [{"object_id": name, "label": GENUS}]}).status == 200
@@ -209,7 +211,7 @@ def test_requests_that_make_no_sense_write_nothing(
     server: ViewServer, made: Path, path: str, body: object, status: int
 ) -> None:
     assert server.ask(path, body).status == status
-    assert not (made / LABELS).exists()
+    assert not (made / LABELS_FILE).exists()
 
 
 def test_a_drawn_box_lies_on_the_scanned_part(server: ViewServer, made: Path) -> None:
