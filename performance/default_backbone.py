@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
-from slidepipe.embedding.square import present
+from slidepipe.embedding.square import to_squares
 from slidepipe.heads.knn import KnnHead
 from slidepipe.interfaces import Head
 from slidepipe_plugins.descriptors import DescriptorBackbone
@@ -41,7 +41,7 @@ def main() -> None:
     genera = np.array([file.parent.name for file in files])
     backbone = DescriptorBackbone().load("cpu")
     crops = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    squares = present(crops, backbone.input_px, backbone.fit)
+    squares = to_squares(crops, backbone.input_px, backbone.fit)
     started, started_cpu = time.perf_counter(), time.process_time()
     embeddings = backbone.embed(squares)
     wall, cpu = time.perf_counter() - started, time.process_time() - started_cpu

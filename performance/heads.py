@@ -23,7 +23,8 @@ from sklearn.model_selection import train_test_split
 from slidepipe import plugins
 from slidepipe.config import HeadConfig
 from slidepipe.embedding.embed import embed_crops
-from slidepipe.heads.knn import KnnHead, LogisticHead
+from slidepipe.heads.knn import KnnHead
+from slidepipe.heads.logistic import LogisticHead
 from slidepipe.interfaces import Backbone, Fit, Head
 from slidepipe_plugins.descriptors import DescriptorBackbone
 

@@ -23,9 +23,9 @@ from performance.stage_detect import detect_slide
 from performance.timing import Timing, at_once
 from slidepipe import plugins
 from slidepipe.crops.cut import cut_crops, decode_crop, encode_crop
-from slidepipe.crops.isolate import isolate, laid_by_axis
+from slidepipe.crops.isolate import align_to_long_axis, isolate
 from slidepipe.embedding.embed import embed_crops
-from slidepipe.embedding.square import present
+from slidepipe.embedding.square import to_squares
 from slidepipe.errors import RegionError
 from slidepipe.interfaces import Backbone
 from slidepipe.slides.reader import open_slide
@@ -99,15 +99,17 @@ def worker_loop(weights: str, jpegs: list[bytes]) -> Callable[[], object]:
     backbone = loaded_backbone(weights)
     names = [str(number) for number in range(len(jpegs))]
     backbone.embed(np.zeros((BATCH, backbone.input_px, backbone.input_px, 3), np.uint8))
-    return lambda: embed_crops(backbone, [decode_crop(jpeg) for jpeg in jpegs], names, ORIENTATIONS, BATCH, alone=True)
+    return lambda: embed_crops(
+        backbone, [decode_crop(jpeg) for jpeg in jpegs], names, ORIENTATIONS, BATCH, isolated=True
+    )
 
 
 def waiting_loop(jpegs: list[bytes], input_px: int) -> Callable[[], object]:
     """Return the preparation of crops before the network, as in a worker, ready to start."""
 
     def run() -> None:
-        for poses in zip(*(laid_by_axis(isolate(decode_crop(jpeg))) for jpeg in jpegs), strict=True):
-            present(poses, input_px, "pad")
+        for poses in zip(*(align_to_long_axis(isolate(decode_crop(jpeg))) for jpeg in jpegs), strict=True):
+            to_squares(poses, input_px, "pad")
 
     return run
 

@@ -24,7 +24,7 @@ from performance.growth import REFERENCE
 from performance.made_scans import blocks_of_tiles, spread, write_blocks
 from performance.scale import Scale
 from performance.timing import run_slidepipe
-from slidepipe.embedding.square import views
+from slidepipe.embedding.square import orient_squares
 from slidepipe.store.arrays import CropReader
 from slidepipe.store.slide_store import SlideStore
 
@@ -141,7 +141,7 @@ def _plain_rate(reader: CropReader) -> float:
         waiting: list[Any] = []
         for jpeg in jpegs:
             image = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC)
-            waiting += [view[0] for view in views(np.asarray(image)[None], ORIENTATIONS)]
+            waiting += [view[0] for view in orient_squares(np.asarray(image)[None], ORIENTATIONS)]
             if len(waiting) >= _BATCH:
                 pixels = torch.from_numpy(np.stack(waiting)).permute(0, 3, 1, 2).float().div(255).cuda()
                 network(pixels).cpu()

@@ -149,9 +149,9 @@ class CropHead(Head, Protocol):
     fits_crops: ClassVar[bool]
 
     def fit(
-        self, embeddings: Float32Array, genera: StrArray, alpha: float, as_crops: Float32Array | None = None
+        self, embeddings: Float32Array, genera: StrArray, alpha: float, crop_like: Float32Array | None = None
     ) -> Self:
-        """As :meth:`Head.fit`; ``as_crops``, float32 (M, D), are the same references as soft as crops of a slide are."""
+        """As :meth:`Head.fit`; `crop_like`, float32 (M, D), are the same references reduced and compressed as crops are."""
         ...
 
 

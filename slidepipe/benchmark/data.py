@@ -12,7 +12,7 @@ import numpy as np
 from slidepipe.benchmark.fetch import published_images
 from slidepipe.benchmark.scores import Split, slide_splits, stratified_splits
 from slidepipe.classification.reference_set import ImageFolder, read_image, scan_image_folder
-from slidepipe.embedding.square import present
+from slidepipe.embedding.square import to_squares
 from slidepipe.errors import ReferenceSetError
 from slidepipe.interfaces import IntArray, UInt8Array
 
@@ -111,7 +111,7 @@ def read_thumbnails(folder: ImageFolder) -> UInt8Array:
     """
     small = np.empty((len(folder.files), THUMBNAIL_PX, THUMBNAIL_PX, 3), np.uint8)
     for row, file in enumerate(folder.files):
-        small[row] = present([read_image(folder.root / file)], THUMBNAIL_PX, "pad")[0]
+        small[row] = to_squares([read_image(folder.root / file)], THUMBNAIL_PX, "pad")[0]
     return small
 
 

@@ -15,21 +15,22 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from slidepipe import plugins
+from slidepipe.cache import cache_folder
 from slidepipe.classification.reference_set import (
     EmbeddedPart,
     ImageFolder,
     ReferenceSet,
-    as_reference,
-    cache_folder,
     fingerprint_folder,
+    join_parts,
     load_cached,
     read_image,
     save_cached,
 )
 from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
-from slidepipe.embedding.embed import embed_crops, resolve_device
-from slidepipe.embedding.square import present
+from slidepipe.embedding.device import resolve_device
+from slidepipe.embedding.embed import embed_crops
+from slidepipe.embedding.square import to_squares
 from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, UInt8Array
 from slidepipe.pipeline import tasks
@@ -49,7 +50,7 @@ class Embedded:
     """The images embedded as references, and what that cost.
 
     Attributes:
-        reference: under the ``slidepipe`` protocol as a run has it; under others ``as_crops`` are the embeddings once more.
+        reference: under the ``slidepipe`` protocol as a run has it; under others `crop_like` are the embeddings once more.
         worker_seconds: reading, preparing and embedding, summed over the workers; None where an older cache does not tell.
         cached: nothing was embedded this time.
     """
@@ -148,7 +149,7 @@ def embed_images(
     if any(part is None for part in parts):
         _write(note, {"no_network": True})
         return None
-    reference = as_reference(folder, [part for part, _ in parts], fingerprint)
+    reference = join_parts(folder, [part for part, _ in parts], fingerprint)
     seconds = round(sum(spent for _, spent in parts), 3)
     save_cached(reference)
     _write(note, {"worker_seconds": seconds, "device": device})
@@ -184,9 +185,9 @@ def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: boo
             see, gets the centre of the image squeezed to 256 px, as they do; any other size is squeezed to as it is.
     """
     if own_crop or input_px != PUBLISHED_INPUT_PX:
-        return present(images, input_px, "squeeze")
+        return to_squares(images, input_px, "squeeze")
     margin = (PUBLISHED_RESIZE_PX - PUBLISHED_INPUT_PX) // 2
-    return present(images, PUBLISHED_RESIZE_PX, "squeeze")[:, margin:-margin, margin:-margin]
+    return to_squares(images, PUBLISHED_RESIZE_PX, "squeeze")[:, margin:-margin, margin:-margin]
 
 
 def describe_published(spec: EmbedSpec) -> str:

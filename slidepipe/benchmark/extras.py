@@ -16,7 +16,8 @@ from slidepipe.benchmark.scores import (
     macro_f1,
     retrieval_scores,
 )
-from slidepipe.classification.reference_set import ReferenceSet, fit_head
+from slidepipe.classification.fit import fit_head
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.errors import SlidepipeError
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray, UInt8Array
 from slidepipe.pipeline.specs import PluginSpec

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
-from slidepipe.classification.reference_set import cache_folder
+from slidepipe.cache import cache_folder
 from slidepipe.errors import ReferenceSetError
 
 REPOSITORY = "equinor/scampi-benchmark"

@@ -27,7 +27,8 @@ from slidepipe.benchmark.fetch import fetch_images
 from slidepipe.benchmark.leaderboard import Row
 from slidepipe.benchmark.page import Material, benchmark_page, write_leaderboard_page
 from slidepipe.benchmark.scores import Scores, evaluate
-from slidepipe.classification.reference_set import fingerprint_folder, fit_head
+from slidepipe.classification.fit import fit_head
+from slidepipe.classification.reference_set import fingerprint_folder
 from slidepipe.config import Config
 from slidepipe.errors import PluginError, SettingsError, SlidepipeError
 from slidepipe.interfaces import UInt8Array

@@ -1,1 +1,1 @@
-"""Reference sets, and the table of classified objects."""
+"""From embeddings to classified objects: the reference set, fitted heads, usable objects, the table of objects."""

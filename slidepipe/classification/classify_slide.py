@@ -10,8 +10,8 @@ import pyarrow as pa
 from slidepipe.classification.object_table import ACCEPTED, SCHEMA, UNKNOWN, UNUSABLE, SlideObjects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.classification.slide_shift import decide_slide
+from slidepipe.classification.usable import CropProperties, find_faults, read_crop_properties
 from slidepipe.config import CountingConfig
-from slidepipe.crops.quality import CropProperties, faults, slide_properties
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray
 from slidepipe.samples.sample import WellSlide
 from slidepipe.store.arrays import read_array
@@ -64,14 +64,14 @@ def classify_slide(
         return SlideObjects(slide.slide_id, SCHEMA.empty_table())
     width_um = (stored.boxes[:, 2] - stored.boxes[:, 0]) * mpp[0]
     height_um = (stored.boxes[:, 3] - stored.boxes[:, 1]) * mpp[1]
-    reasons = faults(stored.properties, np.maximum(width_um, height_um), stored.cut, limits)
+    reasons = find_faults(stored.properties, np.maximum(width_um, height_um), stored.cut, limits)
     readable = np.isfinite(stored.embeddings).all(axis=1)
     for row in np.flatnonzero(~readable).tolist():
         reasons[row] = _UNREADABLE
     head, reference = find_head()
     embeddings = stored.embeddings[readable]
     decisions = (
-        decide_slide(head, embeddings, reference.as_crops, reference.genera)
+        decide_slide(head, embeddings, reference.crop_like, reference.genera)
         if slide_shift
         else head.predict(embeddings)
     )
@@ -97,7 +97,7 @@ def _read_objects(store: SlideStore) -> _StoredObjects:
         area_um2=read_array(boxes, "area_um2"),
         score=read_array(boxes, "score"),
         embeddings=store.read_array("embeddings", "embeddings"),
-        properties=slide_properties(store),
+        properties=read_crop_properties(store),
     )
 
 

@@ -27,7 +27,7 @@ _NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("di
 
 #: The columns of `objects.parquet`, in order. Boxes are half-open, in level-0 pixels of the whole slide. `genus` is null unless
 #: the state is accepted; `candidate` is the best genus even where it was not accepted. `reason` says why an object is unusable;
-#: `black_share` and `edge_um` are the measured crop properties (`slidepipe.crops.quality`).
+#: `black_share` and `edge_um` are the measured crop properties (`slidepipe.classification.usable`).
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),

@@ -1,1 +1,1 @@
-"""Crops of objects: cut from the slide, isolated, cleaned of debris, judged."""
+"""Crops of objects: cut them from the slide, isolate the object, remove debris, measure quality."""

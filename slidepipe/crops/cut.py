@@ -1,7 +1,7 @@
-"""Crops: each object cut from its slide with a margin, at the resolution that the backbone needs, stored as JPEG.
+"""Cut each object from its slide with a margin, at the resolution that the backbone needs, and encode it as JPEG.
 
-A crop keeps the object's own aspect; how it becomes the square a backbone wants is :mod:`slidepipe.embedding.square`'s matter, so
-that reference images and objects go the same way.
+A crop keeps the aspect ratio of its object. `slidepipe.embedding.square` makes the square that a backbone receives, for
+crops and reference images alike.
 """
 
 import io
@@ -17,18 +17,21 @@ from slidepipe.interfaces import IntArray, UInt8Array
 from slidepipe.slides.geometry import Box, Level, SlideMeta
 from slidepipe.slides.reader import TILE_CACHE_BYTES, SlideReader
 
-#: Height of the bands in which crops are taken, level-0 pixels: one or two rows of JPEG tiles.
+#: Height, in level-0 pixels, of the bands in which crops are cut: one or two rows of JPEG tiles.
 _BAND_PX = 1024
 
 
 @dataclass(frozen=True)
 class CropSpec:
-    """How crops are cut.
+    """How crops are cut and stored.
+
+    The fingerprint of the stage "crops" hashes the names and values of these fields: renaming one would make every finished
+    run cut its crops again.
 
     Attributes:
-        margin: added on each side, as a share of the box's long side.
-        long_side_px: long side of a stored crop; a smaller object keeps its own pixels.
-        jpeg_quality: of the stored crop, 1 to 100.
+        margin: width added on each side, as a share of the box's long side.
+        long_side_px: largest long side of a stored crop in pixels; a smaller object keeps its own pixels.
+        jpeg_quality: JPEG quality of the stored crop, 1 to 100.
     """
 
     margin: float
@@ -37,7 +40,16 @@ class CropSpec:
 
 
 def crop_box(box: Sequence[int], spec: CropSpec, meta: SlideMeta) -> Box:
-    """The part of the slide that the crop of ``box`` shows: the box and its margin, within the slide. Level-0 pixels."""
+    """Return the part of the slide that a crop shows: the object's box and its margin, clipped to the slide.
+
+    Args:
+        box: x0, y0, x1, y1 in level-0 pixels.
+        spec: how crops are cut.
+        meta: the slide's size.
+
+    Returns:
+        The box in level-0 pixels.
+    """
     x0, y0, x1, y1 = (int(edge) for edge in box)
     margin = round(spec.margin * max(x1 - x0, y1 - y0))
     return Box(x0 - margin, y0 - margin, x1 + margin, y1 + margin).intersection(
@@ -46,14 +58,29 @@ def crop_box(box: Sequence[int], spec: CropSpec, meta: SlideMeta) -> Box:
 
 
 def slide_order(boxes: IntArray) -> IntArray:
-    """Rows of ``boxes`` (N, 4) in the order in which their pixels lie on the slide: bands, there and back."""
+    """Return the rows of boxes in an order that reads neighbouring pixels together: bands, left to right and back.
+
+    Args:
+        boxes: int64 (N, 4), x0, y0, x1, y1 in level-0 pixels.
+
+    Returns:
+        int64 (N,), a permutation of the rows.
+    """
     band = (boxes[:, 1] + boxes[:, 3]) // (2 * _BAND_PX)
     x = np.where(band % 2 == 0, boxes[:, 0], -boxes[:, 0])
     return np.lexsort((boxes[:, 1], x, band)).astype(np.int64)
 
 
 def cut_crop(slide: SlideReader, box: Sequence[int], spec: CropSpec) -> UInt8Array:
-    """The crop of one object: uint8 (h, w, 3) sRGB, long side at most ``spec.long_side_px``, the object's own aspect.
+    """Cut the crop of one object.
+
+    Args:
+        slide: an open slide.
+        box: x0, y0, x1, y1 in level-0 pixels.
+        spec: how crops are cut.
+
+    Returns:
+        uint8 (h, w, 3) sRGB with the object's aspect ratio; the long side is at most `spec.long_side_px`.
 
     Raises:
         RegionError: these pixels cannot be read.
@@ -64,11 +91,20 @@ def cut_crop(slide: SlideReader, box: Sequence[int], spec: CropSpec) -> UInt8Arr
     x0, y0 = math.floor(part.x0 / level.downsample_x), math.floor(part.y0 / level.downsample_y)
     x1, y1 = math.ceil(part.x1 / level.downsample_x), math.ceil(part.y1 / level.downsample_y)
     rgb, _ = slide.read(level, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
-    return _shrunk(rgb, spec.long_side_px)
+    return _reduced(rgb, spec.long_side_px)
 
 
 def cut_crops(slide: SlideReader, boxes: IntArray, spec: CropSpec) -> Iterator[tuple[int, UInt8Array | RegionError]]:
-    """Row and crop of each of ``boxes`` (N, 4), in slide order; in place of a crop that cannot be read, the error."""
+    """Cut the crops of many objects, in the order in which they lie on the slide.
+
+    Args:
+        slide: an open slide.
+        boxes: int64 (N, 4), x0, y0, x1, y1 in level-0 pixels.
+        spec: how crops are cut.
+
+    Yields:
+        The row of each box and its crop, uint8 (h, w, 3) sRGB; the error in place of a crop that cannot be read.
+    """
     slide.set_cache_size(TILE_CACHE_BYTES)
     for row in slide_order(boxes):
         try:
@@ -78,24 +114,32 @@ def cut_crops(slide: SlideReader, boxes: IntArray, spec: CropSpec) -> Iterator[t
 
 
 def encode_crop(crop: UInt8Array, spec: CropSpec) -> bytes:
-    """The crop as JPEG bytes (4:4:4, so that thin walls keep their colour)."""
+    """Encode a crop, uint8 (h, w, 3), as JPEG. Chroma is not subsampled (4:4:4), so that thin walls keep their colour."""
     out = io.BytesIO()
     Image.fromarray(crop).save(out, "JPEG", quality=spec.jpeg_quality, subsampling=0)
     return out.getvalue()
 
 
 def decode_crop(data: bytes) -> UInt8Array:
-    """uint8 (h, w, 3) of a stored crop."""
+    """Decode a stored crop to uint8 (h, w, 3) sRGB."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def as_stored(image: UInt8Array, spec: CropSpec) -> UInt8Array:
-    """What would be left of an image, uint8 (h, w, 3), had it been cut from a slide: shrunk and through JPEG as a crop is."""
-    return decode_crop(encode_crop(_shrunk(image, spec.long_side_px), spec))
+def make_crop_like(image: UInt8Array, spec: CropSpec) -> UInt8Array:
+    """Return an image as a run would have stored it as a crop: reduced to the same size, and through JPEG.
+
+    Args:
+        image: uint8 (h, w, 3) sRGB, for example a reference image.
+        spec: how crops are stored.
+
+    Returns:
+        uint8 (h', w', 3); the long side is at most `spec.long_side_px`.
+    """
+    return decode_crop(encode_crop(_reduced(image, spec.long_side_px), spec))
 
 
-def _shrunk(rgb: UInt8Array, long_side_px: int) -> UInt8Array:
+def _reduced(rgb: UInt8Array, long_side_px: int) -> UInt8Array:
     side = max(rgb.shape[:2])
     if side <= long_side_px:
         return rgb
@@ -104,6 +148,7 @@ def _shrunk(rgb: UInt8Array, long_side_px: int) -> UInt8Array:
 
 
 def _level_for(levels: Sequence[Level], shrink: float) -> Level:
-    # The coarsest level that still has at least the pixels asked for; 1 % short of them is not worth four times the reading.
+    # The coarsest level that still has at least the required pixels. One that lacks up to 1 % of them is accepted: the next
+    # finer level would take four times as long to read.
     usable = [level for level in levels if level.downsample <= max(1.0, shrink) * 1.01]
     return max(usable, key=lambda level: level.downsample)

@@ -1,8 +1,11 @@
-"""What touches the object of a crop and is none of it: black dirt, and neighbours that the crop's edge cuts.
+"""Find what touches the object of a crop but does not belong to it: black dirt, and neighbours that the crop's edge cuts.
 
-A fossil's wall lets red light through, however brown it is; what lets none through is coal, charred wood or pyrite. A neighbour
-that only happens to touch goes on beyond the crop, so it lies broad at the crop's edge, where the object itself ends in a tip.
-All of it is found on the small picture on which :mod:`slidepipe.crops.isolate` finds the object (lengths in its pixels).
+Black dirt: a fossil's wall transmits red light, however brown it is. What transmits none is coal, charred wood or pyrite.
+
+Cut neighbours: a neighbour that touches the object by chance usually extends beyond the crop, so a long part of its outline
+lies on the crop's edge. The object itself touches the edge only with its tips.
+
+All functions work on the reduced crop on which `slidepipe.crops.isolate` finds the object; lengths are pixels of it.
 """
 
 import numpy as np
@@ -12,42 +15,48 @@ from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
 from slidepipe.masks import EIGHT, inner_distance_squared
 
 _BLACK = 0.6, 0.35
-"""Optical density in red from which on a pixel is black: at all, and over the median of its object, as some fossils are dark."""
+"""Smallest optical density in red of a black pixel: absolute, and above the median of its object, as some fossils are dark."""
 
 _BLACK_LEAST_PX = 2
-"""Black that an opening by this removes is a wall seen edge on, or a fold."""
+"""A black piece that a morphological opening of this size removes is a wall seen edge on, or a fold."""
 
 _BLACK_RIM = 0.3, 0.15, 4
-"""A black piece grows by so much while the density in red is over the first, and over the median by the second: its soft rim."""
+"""A black piece also takes its blurred rim: up to the third number of pixels, while the density in red is above the first
+value and above the object's median by more than the second."""
 
 _BLUR = 0.04, 3
-"""Then by what the lens blurs: so far while anything stands out."""
+"""It then takes what the lens blurs around it: up to the second number of pixels, while the density is above the first."""
 
 _OWN_BLACK = 0.4, 0.3
-"""Black over this share of the middle (a Gaussian of this sigma, in half sides) is the object itself."""
+"""Black that covers more than the first share of the crop's middle is the object itself. The middle is weighted by a Gaussian;
+the second number is its sigma, in half sides of the crop."""
 
 _NECKS_PX = 2, 3, 4, 6, 8
-"""Half the width of the neck at which a neighbour is parted from the object, thinnest first."""
+"""Half widths of the necks at which a neighbour is separated from the object, thinnest first."""
 
 _LONG_CONTACT = 0.6, 10
-"""What lies along the crop's edge for this share of the root of its area, and for so many pixels, goes on beyond it."""
+"""A part is cut by the crop's edge if its contact with the edge is at least this share of the root of its area, and at least
+this many pixels."""
 
 _SMALLER = 0.6
-"""A neighbour has less than this share of the object's area; what is larger may be half of the object."""
+"""A neighbour has less than this share of the object's area. A larger part may be one half of the object."""
 
 _EDGE_REACH_PX = max(_NECKS_PX) + 4
-"""So far the mask goes on beyond the crop's edge as it is there: no neck is measured farther."""
+"""The mask is continued by so many pixels beyond the crop's edge before necks are measured; no neck is wider."""
 
 _CENTRE_SIGMA = 0.5
-"""Of the Gaussian that weighs pieces, in half sides."""
+"""Sigma, in half sides of the crop, of the Gaussian that weights pieces by how central they are."""
 
 
 def black_dirt(density: Float32Array, object_: BoolArray) -> BoolArray:
-    """The black pieces of a crop with their rims, bool (h, w); none where the object itself is black.
+    """Return the mask of the black pieces of a crop with their rims; empty where the object itself is black.
 
     Args:
         density: float32 (h, w), optical density in red over the background.
-        object_: bool (h, w), the object with whatever touches it.
+        object_: bool (h, w), the object together with whatever touches it.
+
+    Returns:
+        bool (h, w).
     """
     median = float(np.median(density[object_]))
     black = _opened(density > max(_BLACK[0], median + _BLACK[1]))
@@ -62,14 +71,21 @@ def black_dirt(density: Float32Array, object_: BoolArray) -> BoolArray:
 
 
 def without_cut_neighbours(mask: BoolArray) -> BoolArray:
-    """The mask, bool (h, w), without those parts of it that hang on by a neck and lie broad at the crop's edge."""
+    """Remove the parts of a mask that are connected by a neck and have a long contact with the crop's edge.
+
+    Args:
+        mask: bool (h, w), the object together with whatever touches it.
+
+    Returns:
+        bool (h, w).
+    """
     frame = np.ones_like(mask)
     frame[1:-1, 1:-1] = False
     share, least = _LONG_CONTACT
     for neck_px in _NECKS_PX:
         if np.count_nonzero(mask & frame) < least:
             break
-        parts, count = _parted(mask, neck_px)
+        parts, count = _split_at_necks(mask, neck_px)
         if count < 2:
             continue
         own = most_central(parts, count)
@@ -82,13 +98,18 @@ def without_cut_neighbours(mask: BoolArray) -> BoolArray:
 
 
 def most_central(pieces: IntArray, count: int) -> int:
-    """Which of the pieces 1 to ``count``, int (h, w), weighs most in the middle: the object of a crop is large and lies there."""
+    """Return the number of the piece with the largest weight in the middle: the object of a crop is large and central.
+
+    Args:
+        pieces: int (h, w), 0 outside, 1 to `count` inside the pieces.
+        count: number of pieces, at least 1.
+    """
     weights = _central_weight(pieces.shape, _CENTRE_SIGMA)
     return 1 + int(np.argmax(np.bincount(pieces.ravel(), weights.ravel(), count + 1)[1:]))
 
 
 def _central_weight(shape: tuple[int, ...], sigma: float) -> FloatArray:
-    """A Gaussian around the middle of (h, w), ``sigma`` in half sides."""
+    """Return a Gaussian around the middle of an image, float64 (h, w); `sigma` is in half sides."""
     y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape)
     weight: FloatArray = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * sigma**2))
     return weight
@@ -96,13 +117,18 @@ def _central_weight(shape: tuple[int, ...], sigma: float) -> FloatArray:
 
 def _opened(mask: BoolArray) -> BoolArray:
     width = _BLACK_LEAST_PX
-    padded = np.pad(mask, width, mode="edge")  # what the crop's edge cuts is not thin there
+    # Continue the mask beyond the crop's edge: a piece that the edge cuts is not thin there.
+    padded = np.pad(mask, width, mode="edge")
     opened: BoolArray = ndimage.binary_opening(padded, iterations=width)[width:-width, width:-width]
     return opened
 
 
-def _parted(mask: BoolArray, neck_px: int) -> tuple[IntArray, int]:
-    """The mask in parts that hang together by necks of up to twice ``neck_px``: 0 outside, 1 to the count inside."""
+def _split_at_necks(mask: BoolArray, neck_px: int) -> tuple[IntArray, int]:
+    """Split a mask at necks of up to twice `neck_px`.
+
+    Returns:
+        int (h, w) with 0 outside and 1 to the number of parts inside, and the number of parts.
+    """
     reach = _EDGE_REACH_PX
     inside = inner_distance_squared(np.pad(mask, reach, mode="edge"))[reach:-reach, reach:-reach]
     cores, count = ndimage.label(inside > neck_px**2, EIGHT)

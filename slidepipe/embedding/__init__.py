@@ -1,1 +1,1 @@
-"""From crops to embeddings."""
+"""From crops to embeddings: squares, orientations, batches, device."""

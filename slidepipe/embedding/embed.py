@@ -1,183 +1,147 @@
-"""Embedding: crops of any size through a backbone in batches, averaged over flips and turns, checked.
+"""Embed crops: isolate the objects, make squares, run the backbone in batches, average over orientations, check the result.
 
-What an embedding is never depends on how many crops went through together or in which order, up to rounding.
+Up to rounding, an embedding does not depend on the batch size or on the other crops of its batch.
 """
 
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from slidepipe.crops.isolate import isolate, laid_by_axis, turned
-from slidepipe.embedding.square import present, views
-from slidepipe.errors import PluginError, SettingsError
-from slidepipe.heads.metric import normalised, unit_rows
+from slidepipe.crops.isolate import align_to_long_axis, isolate, rotate_object
+from slidepipe.embedding.normalise import normalised, unit_rows
+from slidepipe.embedding.square import orient_squares, to_squares
+from slidepipe.errors import PluginError
 from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
 
 logger = logging.getLogger(__name__)
 
-#: Length of the part beside the backbone's own, which has length 1; as measured (design/heads.md).
-BESIDE_LENGTH = 2.25
-
-
-def resolve_device(device: str) -> str:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
-
-    Raises:
-        SettingsError: a GPU is asked for by name and there is none.
-    """
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
-        return "cpu"  # a machine without a driver need not import torch to know
-    import torch
-
-    if not torch.cuda.is_available():
-        if device == "auto":
-            return "cpu"
-        raise SettingsError(f"device {device}: no usable NVIDIA GPU on this machine. Use --device cpu or auto")
-    index = int(device.partition(":")[2] or 0)
-    if index >= torch.cuda.device_count():
-        raise SettingsError(
-            f"device {device}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0"
-        )
-    return f"cuda:{index}"
-
-
-def local_cards(device: str) -> tuple[int, ...]:
-    """The numbers of the GPUs that ``device`` means on this machine; none for ``cpu``, or for ``auto`` where there are none.
-
-    Raises:
-        SettingsError: as :func:`resolve_device`.
-    """
-    resolved = resolve_device(device)
-    if resolved == "cpu":
-        return ()
-    import torch
-
-    return (int(resolved.partition(":")[2]),) if ":" in device else tuple(range(torch.cuda.device_count()))
+#: Length of the companion's embedding in the concatenated embedding; the backbone's own has length 1. Chosen by measurement
+#: (design/heads.md).
+COMPANION_LENGTH = 2.25
 
 
 def embed_crops(
     backbone: Backbone,
     crops: Sequence[UInt8Array],
     names: Sequence[str],
-    view_count: int,
+    orientations: int,
     batch: int,
-    alone: bool = False,
+    isolated: bool = False,
 ) -> Float32Array:
     """Embed crops with a loaded backbone.
 
+    With `isolated`, the backbone receives each object without its surroundings (`slidepipe.crops.isolate`). The eight
+    orientations are then those of the object rotated so that its long axis is horizontal; the four mirrored ones are rotated
+    by another 45 degrees. So the embedding does not depend on how the object lay on its slide. A backbone that is itself
+    invariant to flips and quarter turns receives four poses instead: as the object lies, aligned to its long axis, and each
+    of these rotated by 45 degrees.
+
     Args:
-        backbone: after ``load``.
-        crops: N arrays uint8 (h, w, 3), each of its own size.
+        backbone: after `load`.
+        crops: N arrays, uint8 (h, w, 3) sRGB, each of its own size.
         names: N names (object ids or files) for messages.
-        view_count: 1, or 8 to average the embedding over the flips and quarter turns.
-        batch: crops a call; halved when the device runs out of memory.
-        alone: show each object alone (:mod:`slidepipe.crops.isolate`). Eight views are then of it laid by its long axis, the four
-            mirrored ones 45 degrees on: how it lay on its slide makes no difference. A backbone that says ``views = 1``, so
-            that flips and quarter turns make none to it, sees it as it lies, by its axis, and 45 degrees on from each.
+        orientations: 1, or 8 to average the embedding over all flips and quarter turns.
+        batch: number of crops per call of the backbone; halved when the device runs out of memory.
+        isolated: remove the surroundings of each object first.
 
     Returns:
         float32 (N, D).
 
     Raises:
-        PluginError: the backbone returns another shape or type than its contract says, or NaN or infinite values.
+        PluginError: the backbone returns another shape or dtype than its contract requires, or NaN or infinite values.
     """
     parts: list[Float32Array] = []
     start = 0
     while start < len(crops):
         part = crops[start : start + batch]
         try:
-            embedding = _embed_part(backbone, part, view_count, alone)
+            embedding = _embed_batch(backbone, part, orientations, isolated)
         except Exception as error:
             if not _is_out_of_memory(error) or batch == 1:
                 raise
             batch = max(1, batch // 2)
-            logger.warning("%s: the device ran out of memory; going on with batches of %d", backbone.name, batch)
+            logger.warning("%s: the device ran out of memory; continuing with batches of %d", backbone.name, batch)
             _free_device_memory()
             continue
         bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
         if len(bad):
             raise PluginError(
-                f"{backbone.name}: the embedding of {names[start + bad[0]]} is not finite. Its crop or the weights are bad"
+                f"{backbone.name}: the embedding of {names[start + bad[0]]} is not finite. Check its crop and the weights"
             )
         parts.append(embedding)
         start += len(part)
     return np.concatenate(parts) if parts else np.zeros((0, backbone.dim), np.float32)
 
 
-def join_embeddings(own: Float32Array, beside: Float32Array) -> Float32Array:
-    """Two embeddings of the same crops as one, so that neither drowns the other.
+def join_embeddings(own: Float32Array, companion: Float32Array) -> Float32Array:
+    """Concatenate two embeddings of the same crops, each scaled so that neither dominates the distances.
 
     Args:
-        own: float32 (N, D); a row that is never negative is square-rooted (see :func:`~slidepipe.heads.metric.normalised`).
-        beside: float32 (N, E).
+        own: float32 (N, D), of the backbone. Values of a row without negative values are replaced by their square roots
+            (`slidepipe.embedding.normalise.normalised`).
+        companion: float32 (N, E), of the companion backbone.
 
     Returns:
-        float32 (N, D + E): ``own`` at length 1, ``beside`` at 2.25; NaN where a crop was lost.
+        float32 (N, D + E): `own` scaled to length 1, `companion` to length `COMPANION_LENGTH`. A row of a lost crop is NaN.
     """
     negative: BoolArray = np.asarray((own < 0).any(axis=1, keepdims=True))
     first = np.where(negative, normalised(own, root=False), normalised(own, root=True))
-    second = BESIDE_LENGTH * unit_rows(beside.astype(np.float64))
+    second = COMPANION_LENGTH * unit_rows(companion.astype(np.float64))
     return np.concatenate([first, second], axis=1).astype(np.float32)
 
 
-def _embed_part(backbone: Backbone, crops: Sequence[UInt8Array], view_count: int, alone: bool) -> Float32Array:
-    """The embeddings of some crops that fit into the device's memory, float32 (N, D)."""
+def _embed_batch(backbone: Backbone, crops: Sequence[UInt8Array], orientations: int, isolated: bool) -> Float32Array:
+    """Return the embeddings, float32 (N, D), of crops that fit into the device's memory together."""
     fit: Fit = getattr(backbone, "fit", "squeeze")
 
-    def square(pictures: Sequence[UInt8Array]) -> UInt8Array:
-        return present(pictures, backbone.input_px, fit)
+    def square(images: Sequence[UInt8Array]) -> UInt8Array:
+        return to_squares(images, backbone.input_px, fit)
 
-    if not alone:
-        return _embed_views(backbone, views(square(crops), view_count))
+    if not isolated:
+        return _mean_embedding(backbone, orient_squares(square(crops), orientations))
     objects = [isolate(crop) for crop in crops]
-    indifferent = getattr(backbone, "views", None) == 1
-    if view_count == 1 and not indifferent:
-        return _embed_views(backbone, [square(objects)])
-    along, across = zip(*map(laid_by_axis, objects), strict=True)
-    if not indifferent:
-        return _embed_views(backbone, views(square(along), view_count, square(across)))
-    mean = _embed_views(backbone, map(square, (along, across)))
-    # What is not elongated lies by its axis as it lies: no need to look at it twice.
-    rows = [row for row, pose in enumerate(along) if pose is not objects[row]]
+    invariant = getattr(backbone, "views", None) == 1
+    if orientations == 1 and not invariant:
+        return _mean_embedding(backbone, [square(objects)])
+    aligned, diagonal = zip(*map(align_to_long_axis, objects), strict=True)
+    if not invariant:
+        return _mean_embedding(backbone, orient_squares(square(aligned), orientations, square(diagonal)))
+    mean = _mean_embedding(backbone, map(square, (aligned, diagonal)))
+    # For an object that is not elongated, `align_to_long_axis` returns the object as it lies: embedding it twice is waste.
+    rows = [row for row, pose in enumerate(aligned) if pose is not objects[row]]
     if rows:
-        lies = [objects[row] for row in rows]
-        as_it_lies = _embed_views(backbone, map(square, (lies, [turned(pose, 45.0) for pose in lies])))
+        lying = [objects[row] for row in rows]
+        as_it_lies = _mean_embedding(backbone, map(square, (lying, [rotate_object(pose, 45.0) for pose in lying])))
         mean[rows] = (mean[rows] + as_it_lies) / np.float32(2)
     return mean
 
 
-def _embed_views(backbone: Backbone, shown: Iterable[UInt8Array]) -> Float32Array:
-    """The mean embedding over the pictures of some crops."""
+def _mean_embedding(backbone: Backbone, pictures: Iterable[UInt8Array]) -> Float32Array:
+    """Return the mean embedding, float32 (N, D), over several pictures (uint8 (N, S, S, 3) each) of the same N crops."""
     total: Float32Array | None = None
     count = 0
-    for view in shown:
-        embedding = backbone.embed(view)
+    for squares in pictures:
+        embedding = backbone.embed(squares)
         if (
             not isinstance(embedding, np.ndarray)
             or embedding.dtype != np.float32
-            or embedding.shape != (len(view), backbone.dim)
+            or embedding.shape != (len(squares), backbone.dim)
         ):
             shape, dtype = getattr(embedding, "shape", None), getattr(embedding, "dtype", type(embedding).__name__)
             raise PluginError(
-                f"{backbone.name}: embed gave {dtype} {shape} for {len(view)} crops; "
-                f"its contract is float32 ({len(view)}, {backbone.dim})"
+                f"{backbone.name}: embed returned {dtype} {shape} for {len(squares)} crops; "
+                f"its contract requires float32 ({len(squares)}, {backbone.dim})"
             )
         total = embedding if total is None else total + embedding
         count += 1
     if total is None:
-        raise PluginError(f"{backbone.name}: no views to embed")
+        raise PluginError(f"{backbone.name}: there is no picture to embed")
     return total / np.float32(count)
 
 
-def _has_nvidia_driver() -> bool:
-    return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-
-
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError, told by name so that a backbone without torch does not import it.
+    # torch.OutOfMemoryError, recognised by its name so that a backbone without torch does not import torch.
     return type(error).__name__ == "OutOfMemoryError"
 
 

@@ -1,4 +1,4 @@
-"""How a crop of its own aspect becomes the square that a backbone is given, and the flips and turns of that square."""
+"""Turn crops of any size into the squares that a backbone receives, and into the orientations of these squares."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -9,37 +9,42 @@ from PIL import Image
 from slidepipe.errors import SettingsError
 from slidepipe.interfaces import Fit, UInt8Array
 
-VIEW_COUNTS = (1, 8)
+ORIENTATION_COUNTS = (1, 8)
 
 
 def border_colour(crop: UInt8Array) -> tuple[int, int, int]:
-    """Median colour of the outermost pixels of ``crop``, uint8 (H, W, 3): what lies behind the object."""
+    """Return the median colour of the outermost pixels of a crop, an estimate of the colour behind the object.
+
+    Args:
+        crop: uint8 (H, W, 3) sRGB.
+
+    Returns:
+        Red, green and blue, 0 to 255.
+    """
     edge = np.concatenate([crop[0], crop[-1], crop[1:-1, 0], crop[1:-1, -1]])
     red, green, blue = np.rint(np.median(edge, axis=0)).astype(int).tolist()
     return red, green, blue
 
 
-def present(crops: Sequence[UInt8Array], side_px: int, fit: Fit) -> UInt8Array:
-    """Bring crops of any size to squares of one size.
-
-    ``squeeze`` scales both sides to ``side_px``, so the aspect is lost: Pillow's antialiased bicubic, which is what
-    torchvision's ``Resize((side, side), interpolation=3)`` does to a PIL image, to the digit. ``pad`` keeps the aspect: the
-    long side becomes ``side_px`` and the rest is filled with the crop's own background, the median colour of its border.
+def to_squares(crops: Sequence[UInt8Array], side_px: int, fit: Fit) -> UInt8Array:
+    """Resize crops of any size to squares of one size.
 
     Args:
         crops: N arrays, uint8 (H, W, 3) sRGB, each of its own size.
         side_px: side of the squares in pixels.
-        fit: ``"squeeze"`` or ``"pad"``.
+        fit: `"squeeze"` scales both sides to `side_px`, so the aspect ratio is lost. It is Pillow's antialiased bicubic
+            resampling, identical to torchvision's `Resize((side, side), interpolation=3)` on a PIL image. `"pad"` keeps the
+            aspect ratio: the long side becomes `side_px`, and the rest is filled with the crop's `border_colour`.
 
     Returns:
         uint8 (N, side_px, side_px, 3); N may be 0.
 
     Raises:
-        SettingsError: ``fit`` is neither, or ``side_px`` is below 1.
+        SettingsError: `fit` is neither of the two, or `side_px` is below 1.
         ValueError: a crop is not uint8 (H, W, 3) with at least one pixel.
     """
     if fit not in ("squeeze", "pad"):
-        raise SettingsError(f"fit: {fit!r} is not known; use 'squeeze' or 'pad'")
+        raise SettingsError(f"fit: {fit!r} is unknown; use 'squeeze' or 'pad'")
     if side_px < 1:
         raise SettingsError(f"input_px: {side_px} is not a size in pixels; use 1 or more")
     squares = np.empty((len(crops), side_px, side_px, 3), dtype=np.uint8)
@@ -60,38 +65,42 @@ def present(crops: Sequence[UInt8Array], side_px: int, fit: Fit) -> UInt8Array:
     return squares
 
 
-def _resized(image: Image.Image, width_px: int, height_px: int) -> UInt8Array:
-    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC), dtype=np.uint8)
+def orient_squares(squares: UInt8Array, count: int, mirrored: UInt8Array | None = None) -> Iterator[UInt8Array]:
+    """Yield square crops in 1 or 8 orientations.
 
-
-def views(crops: UInt8Array, n: int, mirrored: UInt8Array | None = None) -> Iterator[UInt8Array]:
-    """Yield ``n`` flips and turns of square crops: 1 is the crops as they are, 8 the whole dihedral group.
-
-    A microfossil lies on its slide any way round and either side up, so all eight are equally true pictures of it; the
-    mean embedding over them does not depend on how it lay.
+    A microfossil may lie on its slide at any angle and with either side up, so all eight orientations (four quarter turns,
+    each also mirrored: the dihedral group of the square) are equally valid images of it. The mean embedding over them does
+    not depend on how the object lay.
 
     Args:
-        crops: uint8 (N, S, S, 3).
-        n: 1 or 8.
-        mirrored: like ``crops``; what the mirrored four of eight views are taken of, if not of ``crops``.
+        squares: uint8 (N, S, S, 3).
+        count: 1 yields the squares unchanged; 8 yields all orientations.
+        mirrored: uint8 (N, S, S, 3), the images from which the four mirrored orientations are made. Default: `squares`.
 
     Yields:
-        uint8 (N, S, S, 3), contiguous; the first is ``crops`` unchanged.
+        uint8 (N, S, S, 3), contiguous. The first one is `squares` unchanged.
 
     Raises:
-        SettingsError: ``n`` is neither 1 nor 8.
-        ValueError: the crops are not square and ``n`` is 8.
+        SettingsError: `count` is neither 1 nor 8.
+        ValueError: the images are not square and `count` is 8.
     """
-    if n not in VIEW_COUNTS:
-        raise SettingsError(f"views: {n} is not known; use 1 (as is) or 8 (all flips and turns)")
-    if n == 8 and crops.shape[1] != crops.shape[2]:
-        raise ValueError(f"only square crops can be turned, got {crops.shape}")
-    return _views(crops, n, crops if mirrored is None else mirrored)
+    if count not in ORIENTATION_COUNTS:
+        raise SettingsError(
+            f"orientations: {count} is not supported; use 1 (as it lies) or 8 (all flips and quarter turns)"
+        )
+    if count == 8 and squares.shape[1] != squares.shape[2]:
+        raise ValueError(f"only square crops can be oriented in 8 ways, got {squares.shape}")
+    # A separate generator, so that wrong arguments raise at the call and not at the first iteration.
+    return _orientations(squares, count, squares if mirrored is None else mirrored)
 
 
-def _views(crops: UInt8Array, n: int, mirrored: UInt8Array) -> Iterator[UInt8Array]:
-    for view in range(n):
-        turned = np.rot90(crops if view < 4 else mirrored, k=view % 4, axes=(1, 2))
-        if view >= 4:
-            turned = turned[:, :, ::-1]
-        yield cast(UInt8Array, np.ascontiguousarray(turned))
+def _orientations(squares: UInt8Array, count: int, mirrored: UInt8Array) -> Iterator[UInt8Array]:
+    for number in range(count):
+        rotated = np.rot90(squares if number < 4 else mirrored, k=number % 4, axes=(1, 2))
+        if number >= 4:
+            rotated = rotated[:, :, ::-1]
+        yield cast(UInt8Array, np.ascontiguousarray(rotated))
+
+
+def _resized(image: Image.Image, width_px: int, height_px: int) -> UInt8Array:
+    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC), dtype=np.uint8)

@@ -1,1 +1,1 @@
-"""Heads: from an embedding to a genus, or to unknown."""
+"""Heads: from an embedding to a genus, or to "unknown"."""

@@ -1,147 +1,110 @@
-"""Heads: from an embedding to a genus, or to "unknown".
+"""The default head: nearest references in a metric learned from the reference set.
 
-Both heads answer with the genus that fits best and abstain by a conformal p-value (see :mod:`slidepipe.heads.conformal`), with
-calibration scores held out of whatever was learned. An object must fit its genus by four measures: in the learned space, in
-one learned with less shrinkage, among the embeddings as they came, and by a kernel regression on them. A learned space knows
-only what parts the genera from each other, so debris, or a genus that is not among the references, may land near one of them
-there, but not by all.
+The head answers with the genus whose references are nearest, and abstains by a conformal p-value (`slidepipe.heads.conformal`)
+whose calibration scores are held out of everything that is learned.
+
+An object must match its genus by four measures: the distance in the learned space, the distance in a space learned with less
+shrinkage, the distance between the embeddings as they are, and a kernel regression on these. A learned space represents only
+what separates the genera from each other. Debris, or a genus that is not in the reference set, may therefore lie close to a
+genus in that space by chance, but rarely by all four measures.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from slidepipe.embedding.normalise import has_negative, normalised, unit_rows
 from slidepipe.errors import ReferenceSetError
-from slidepipe.heads.conformal import REJECT_PREFIX, calibrate, check_alpha, folds_within_class, p_values
+from slidepipe.heads.checks import check_embeddings, encode_genera
+from slidepipe.heads.conformal import REJECT_PREFIX, calibrate, p_values, score_held_out
 from slidepipe.heads.metric import (
     Membership,
     Projection,
     class_distances,
     distances,
-    has_negative,
     kernel_ridge,
-    normalised,
+    nearest_references,
+    row_chunks,
     shrinkage_lda,
-    unit_rows,
 )
 from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
 
-_CHUNK_CELLS = 4_000_000
-"""Distances, or values of embeddings, held at a time: bounds the memory of a prediction to some 100 MB, whatever its length."""
-
 _FINER_SHRINKAGE = 0.1
-"""Of the second learned space: it sees finer differences, at the price of more noise."""
+"""Shrinkage of the second learned space. It separates finer differences, at the price of more noise."""
 
 _SOFTNESS = 2.0
-"""Of the maximum of the measures, in their spreads: at 0 the strangest alone counts, from some 5 on it is nearly their sum."""
-
-
-def _checked(embeddings: Float32Array, dim: int | None = None) -> Float32Array:
-    if embeddings.ndim != 2 or (dim is not None and embeddings.shape[1] != dim):
-        wanted = "(N, D)" if dim is None else f"(N, {dim})"
-        raise ReferenceSetError(
-            f"embeddings: shape {embeddings.shape} where {wanted} is needed; use the backbone of the reference set"
-        )
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(bad):
-        raise ReferenceSetError(
-            f"embeddings: {len(bad)} of {len(embeddings)} rows are not finite (first: row {bad[0]}); "
-            "check the backbone and its weights"
-        )
-    return embeddings
-
-
-def _encoded(embeddings: Float32Array, genera: StrArray, alpha: float) -> tuple[StrArray, IntArray]:
-    """Check a reference set; return its class names (C,) and the class of each row, int64 (M,)."""
-    _checked(embeddings)
-    if len(embeddings) != len(genera):
-        raise ReferenceSetError(f"reference set: {len(embeddings)} embeddings but {len(genera)} genera; embed it again")
-    check_alpha(alpha, genera)
-    names, labels = np.unique(genera, return_inverse=True)
-    return names, labels.astype(np.int64)
-
-
-def _chunks(embeddings: Float32Array, references: int) -> Iterator[slice]:
-    rows, columns = len(embeddings), max(references, embeddings.shape[1])
-    step = max(1, _CHUNK_CELLS // columns)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def _nearest(to_references: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
-    """Columns and distances of the ``k`` smallest of each row, ascending; equal distances by column."""
-    if k < to_references.shape[1]:
-        columns = np.sort(np.argpartition(to_references, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        columns = np.broadcast_to(np.arange(to_references.shape[1]), to_references.shape).copy()
-    found = np.take_along_axis(to_references, columns, axis=1)
-    order = np.argsort(found, axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1).astype(np.int64), np.take_along_axis(found, order, axis=1)
+"""Softness of the smooth maximum of the measures, in units of their spread. At 0 only the largest measure counts; from about 5
+on the result is nearly their sum."""
 
 
 def _vote(labels: IntArray, found: FloatArray, classes: int, by_distance: bool) -> FloatArray:
-    """Votes of the neighbours, float64 (N, classes); ``labels`` and ``found`` (distances) are (N, k), nearest first."""
+    """Count the votes of the neighbours.
+
+    Args:
+        labels: int64 (N, k), class of each neighbour, nearest first.
+        found: float64 (N, k), their distances.
+        classes: number of classes.
+        by_distance: weight each vote by 1 / distance.
+
+    Returns:
+        float64 (N, classes).
+    """
     weights = 1.0 / np.maximum(found, 1e-9) if by_distance else np.ones_like(found)
-    # The nearest neighbour settles a tie: its edge is far below any difference between honest votes.
+    # The nearest neighbour decides a tie. This bonus is far smaller than any other difference between votes.
     weights[:, 0] *= 1.0 + 1e-6
     votes = np.zeros((len(labels), classes))
     np.add.at(votes, (np.arange(len(labels))[:, None], labels), weights)
     return votes
 
 
-def _held_out(labels: IntArray, folds: int, score: Callable[[IntArray, IntArray], FloatArray]) -> FloatArray:
-    """``score(train rows, held-out rows)``, (..., held-out rows, C), over the folds, in the order of the rows: (..., M, C)."""
-    fold = folds_within_class(labels, folds)
-    rows = [np.flatnonzero(fold == number) for number in np.unique(fold)]
-    scores = np.concatenate([score(np.flatnonzero(fold != fold[part[0]]), part) for part in rows], axis=-2)
-    ordered: FloatArray = scores[..., np.argsort(np.concatenate(rows)), :]
-    return ordered
-
-
 @dataclass(frozen=True)
-class _Projected:
-    """The references as seen through a projection, or as they are without one: float64 (P, M, .), P pictures of each."""
+class _ProjectedReferences:
+    """The references after a projection, or as they are without one.
 
-    pictures: FloatArray
+    Attributes:
+        variants: float64 (V, M, D), V embeddings of each reference: as it is, and crop-like where that is given.
+        projection: maps an embedding into this space.
+    """
+
+    variants: FloatArray
     projection: Projection | None = None
 
     def distances_of(self, plain: FloatArray) -> FloatArray:
-        """Distances of float64 (N, D) to the references, each to the nearest of its pictures: float64 (N, M)."""
-        seen = plain if self.projection is None else self.projection(plain)
-        nearest: FloatArray = np.minimum.reduce([distances(seen, picture) for picture in self.pictures])
+        """Return the distances of float64 (N, D) to the references, each to its nearest variant: float64 (N, M)."""
+        projected = plain if self.projection is None else self.projection(plain)
+        nearest: FloatArray = np.minimum.reduce([distances(projected, variant) for variant in self.variants])
         return nearest
 
 
 @dataclass(frozen=True)
-class _Space:
-    """What is learned from M references, and where they lie in it.
+class _Learned:
+    """What is learned from M references, and the references in each learned space.
 
     Attributes:
         plain: the references before anything is learned.
-        labels: int64 (M,).
-        learned: the references in the learned space; ``plain`` where none is learned.
-        finer: the same in a space learned with less shrinkage.
-        membership: the kernel regression, where the metric asks one.
+        labels: int64 (M,), their classes.
+        learned: the references in the learned space; `plain` where none is learned.
+        finer: the same in the space learned with less shrinkage.
+        membership: the kernel regression; None where the metric is not learned.
     """
 
-    plain: _Projected
+    plain: _ProjectedReferences
     labels: IntArray
-    learned: _Projected
-    finer: _Projected
+    learned: _ProjectedReferences
+    finer: _ProjectedReferences
     membership: Membership | None
 
 
 class KnnHead:
-    """Nearest neighbours in a metric learned from the reference set; abstains by conformal p-values.
+    """Assign the genus of the nearest references in a metric learned from the reference set; abstain by conformal p-values.
 
-    References that are also given as crops teach ``lda`` what a slide's softness changes, and are as near as the nearer of
-    their two pictures; their calibration scores are the mean of both pictures'.
+    Metrics: `lda` is a square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length. `cosine`
+    is unit length only. `euclidean` uses the embeddings as they are.
 
-    ``lda``: square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length.
-    ``cosine``: unit length. ``euclidean``: as they come.
+    With `lda`, the head can also be given the crop-like embeddings of the references. Both variants then teach the learned
+    spaces, the distance to a reference is that to its nearer variant, and the calibration scores are means over both.
     """
 
     name: ClassVar[str] = "knn"
@@ -152,74 +115,87 @@ class KnnHead:
 
         model_config = ConfigDict(extra="forbid")
 
-        k: int = Field(default=5, ge=1, description="neighbours that decide")
-        metric: Literal["lda", "cosine", "euclidean"] = Field(default="lda", description="where distances are taken")
+        k: int = Field(default=5, ge=1, description="number of nearest references that decide")
+        metric: Literal["lda", "cosine", "euclidean"] = Field(
+            default="lda", description="space in which distances are measured"
+        )
         weighting: Literal["genus", "distance", "majority"] = Field(
             default="genus",
-            description="genus: least mean distance to a genus's k nearest; else the k nearest of all vote, by 1/distance or 1",
+            description=(
+                "genus: the smallest mean distance to the k nearest references of a genus decides; distance, majority: the k "
+                "nearest references of all vote, weighted by 1/distance or equally"
+            ),
         )
         shrinkage: float | None = Field(
             default=None,
             gt=0.0,
             le=1.0,
-            description="of the LDA's scatter towards identity; empty: 0.5 if never negative, 0.7 if many dimensions, else 0.25",
+            description=(
+                "shrinkage of the LDA's within-class scatter towards identity; if not given: 0.5 for embeddings that are never "
+                "negative, else 0.7 if there are more than 1.5 times as many dimensions as references, else 0.25"
+            ),
         )
         folds: int = Field(
-            default=10, ge=2, description="parts of the reference set held out in turn for the calibration"
+            default=10,
+            ge=2,
+            description="number of parts of the reference set that are held out in turn for calibration",
         )
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
 
     def fit(
-        self, embeddings: Float32Array, genera: StrArray, alpha: float, as_crops: Float32Array | None = None
+        self, embeddings: Float32Array, genera: StrArray, alpha: float, crop_like: Float32Array | None = None
     ) -> Self:
         """Learn the metric and the calibration scores from the reference set.
 
         Args:
-            embeddings: float32 (M, D).
-            genera: str (M,); names that begin with ``_`` are reject classes.
-            alpha: share of the fossils of each genus that may be missed.
-            as_crops: float32 (M, D), the same references as soft as crops of a slide; read by ``lda`` only.
+            embeddings: float32 (M, D), of the references as they are.
+            genera: str (M,), genus of each reference; names that begin with `_` are reject classes.
+            alpha: largest fraction of the fossils of each genus that may be left unknown.
+            crop_like: float32 (M, D), of the same references reduced and compressed as crops are. Only `lda` uses it.
 
         Raises:
-            SettingsError: ``alpha`` is finer than the smallest genus allows.
-            ReferenceSetError: embeddings are not finite, a genus has one image, or ``lda`` has one class only.
+            SettingsError: `alpha` is smaller than the smallest genus allows.
+            ReferenceSetError: embeddings are not finite, a genus has one image, or `lda` is given one class only.
         """
-        self._names, self._labels = _encoded(embeddings, genera, alpha)
-        pictures = [embeddings]
-        if as_crops is not None and self.settings.metric == "lda":
-            if len(_checked(as_crops, embeddings.shape[1])) != len(embeddings):
+        self._names, self._labels = encode_genera(embeddings, genera, alpha)
+        variants = [embeddings]
+        if crop_like is not None and self.settings.metric == "lda":
+            if len(check_embeddings(crop_like, embeddings.shape[1])) != len(embeddings):
                 raise ReferenceSetError(
-                    f"reference set: {len(embeddings)} embeddings but {len(as_crops)} as crops; embed it again"
+                    f"reference set: {len(embeddings)} embeddings but {len(crop_like)} crop-like ones; embed it again"
                 )
-            pictures.append(as_crops)
+            variants.append(crop_like)
         self._alpha, self._dim = alpha, embeddings.shape[1]
         self._root = not has_negative(embeddings)
         if self.settings.metric == "lda" and len(self._names) < 2:
             raise ReferenceSetError(
-                f"reference set: only {self._names[0]} in it, and metric lda needs two classes; use metric: cosine"
+                f"reference set: {self._names[0]} is its only class, and metric lda needs two; use metric: cosine"
             )
-        self._space = self._learn(np.stack([self._unlearned(picture) for picture in pictures]), self._labels)
-        self._calibrate(_held_out(self._labels, self.settings.folds, self._held_out_measures))
+        self._learned = self._learn(np.stack([self._normalise(variant) for variant in variants]), self._labels)
+        self._calibrate(score_held_out(self._labels, self.settings.folds, self._held_out_measures))
         return self
 
     def predict(self, embeddings: Float32Array) -> Decisions:
-        """Decide on float32 (N, D); N may be 0. Memory does not grow with N beyond the answer.
+        """Decide on the genus of each object. Except for the result, memory use does not grow with the number of objects.
+
+        Args:
+            embeddings: float32 (N, D); N may be 0.
 
         Raises:
-            ReferenceSetError: embeddings are not finite, or not as long as the references'.
+            ReferenceSetError: embeddings are not finite, or their D is not that of the references.
         """
-        _checked(embeddings, self._dim)
+        check_embeddings(embeddings, self._dim)
         count, k = len(embeddings), min(self.settings.k, len(self._labels))
         best = np.zeros(count, dtype=np.int64)
         p_value, distance = np.zeros(count), np.zeros(count)
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
-        for part in _chunks(embeddings, len(self._labels)):
-            plain = self._unlearned(embeddings[part])
-            to_learned = self._space.learned.distances_of(plain)
-            rows, found = _nearest(to_learned, k)
-            measures = self._measures(self._space, plain, to_learned)
+        for part in row_chunks(embeddings, len(self._labels)):
+            plain = self._normalise(embeddings[part])
+            to_learned = self._learned.learned.distances_of(plain)
+            rows, found = nearest_references(to_learned, k)
+            measures = self._measures(self._learned, plain, to_learned)
             if self.settings.weighting == "genus":
                 chosen = measures[0].argmin(axis=1)
             else:
@@ -233,147 +209,82 @@ class KnnHead:
         accepted = (p_value > self._alpha) & ~np.char.startswith(genus, REJECT_PREFIX)
         return Decisions(genus, accepted, p_value, distance, neighbours, neighbour_distances)
 
-    def _unlearned(self, embeddings: Float32Array) -> FloatArray:
+    def _normalise(self, embeddings: Float32Array) -> FloatArray:
+        """Return the embeddings as the metric wants them before anything is learned, float64 (N, D)."""
         if self.settings.metric == "lda":
             return normalised(embeddings, self._root)
         rows = embeddings.astype(np.float64)
         return unit_rows(rows) if self.settings.metric == "cosine" else rows
 
-    def _learn(self, pictures: FloatArray, labels: IntArray) -> _Space:
-        plain = _Projected(pictures)
+    def _learn(self, variants: FloatArray, labels: IntArray) -> _Learned:
+        """Learn the spaces and the regression from normalised references, float64 (V, M, D), and their classes (M,)."""
+        plain = _ProjectedReferences(variants)
         if self.settings.metric != "lda":
-            return _Space(plain, labels, plain, plain, None)
-        membership = kernel_ridge(pictures[0], labels, len(self._names))
-        if len(np.unique(labels)) < 2:  # a fold may leave one class only
-            return _Space(plain, labels, plain, plain, membership)
-        # As measured (design/heads.md): the scatter of many dimensions, or of a ReLU's, is the less to be trusted.
+            return _Learned(plain, labels, plain, plain, None)
+        membership = kernel_ridge(variants[0], labels, len(self._names))
+        if len(np.unique(labels)) < 2:  # Holding out a fold may leave a single class.
+            return _Learned(plain, labels, plain, plain, membership)
+        # Chosen by measurement (design/heads.md). Many dimensions, and the sparse values of a ReLU, make the estimate of the
+        # scatter less reliable, so more shrinkage is better.
         many = self._dim > 1.5 * len(self._labels)
-        fitting = 0.5 if self._root else 0.7 if many else 0.25
-        rows, labels_of_rows = np.concatenate(pictures), np.tile(labels, len(pictures))
+        default = 0.5 if self._root else 0.7 if many else 0.25
+        rows, labels_of_rows = np.concatenate(variants), np.tile(labels, len(variants))
         projections = (
             shrinkage_lda(rows, labels_of_rows, shrinkage)
-            for shrinkage in (self.settings.shrinkage or fitting, _FINER_SHRINKAGE)
+            for shrinkage in (self.settings.shrinkage or default, _FINER_SHRINKAGE)
         )
         learned, finer = (
-            _Projected(np.stack([projection(picture) for picture in pictures]), projection)
+            _ProjectedReferences(np.stack([projection(variant) for variant in variants]), projection)
             for projection in projections
         )
-        return _Space(plain, labels, learned, finer, membership)
+        return _Learned(plain, labels, learned, finer, membership)
 
-    def _measures(self, space: _Space, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
-        """How far from each genus: in the learned space; where one is learned, in the finer and plain ones and by regression.
+    def _measures(self, learned: _Learned, plain: FloatArray, to_learned: FloatArray) -> FloatArray:
+        """Measure how far each object is from each genus.
 
-        float64 (1 or 4, N, C).
+        Args:
+            learned: from the references.
+            plain: float64 (N, D), normalised embeddings of the objects.
+            to_learned: float64 (N, M), their distances to the references in the learned space.
+
+        Returns:
+            float64 (4, N, C): the distance in the learned space, that in the finer space, that between the plain embeddings,
+            and the negative membership. float64 (1, N, C), the first of these, where the metric is not learned.
         """
         classes, k = len(self._names), self.settings.k
-        learned = class_distances(to_learned, space.labels, classes, k)
-        if space.membership is None:
-            return learned[None]
-        nearest = class_distances(space.plain.distances_of(plain), space.labels, classes, 1)
-        finer = class_distances(space.finer.distances_of(plain), space.labels, classes, k)
-        return np.stack([learned, finer, nearest, -space.membership(distances(plain, space.plain.pictures[0]))])
+        in_learned = class_distances(to_learned, learned.labels, classes, k)
+        if learned.membership is None:
+            return in_learned[None]
+        nearest = class_distances(learned.plain.distances_of(plain), learned.labels, classes, 1)
+        in_finer = class_distances(learned.finer.distances_of(plain), learned.labels, classes, k)
+        membership = learned.membership(distances(plain, learned.plain.variants[0]))
+        return np.stack([in_learned, in_finer, nearest, -membership])
 
     def _strangeness(self, measures: FloatArray) -> FloatArray:
-        """Smooth maximum of the standardised measures: none makes up for another."""
+        """Combine the standardised measures by a smooth maximum, so that a good one cannot compensate for a bad one.
+
+        Args:
+            measures: float64 (1 or 4, N, C).
+
+        Returns:
+            float64 (N, C).
+        """
         standardised = (measures - self._middle[:, None, None]) / self._spread[:, None, None]
         strange: FloatArray = np.logaddexp.reduce(standardised / _SOFTNESS, axis=0)
         return strange
 
     def _calibrate(self, held_out: FloatArray) -> None:
+        """Set the scale of each measure and the calibration scores from held-out measures, float64 (1 or 4, M, C)."""
         own = held_out[:, np.arange(len(self._labels)), self._labels]
-        own = own[:, np.isfinite(own).all(axis=0)]  # a reject class of one image has nothing to be held out against
+        # Nothing is left to compare the only image of a reject class with: its measures are infinite.
+        own = own[:, np.isfinite(own).all(axis=0)]
         self._middle, self._spread = np.median(own, axis=1), np.maximum(own.std(axis=1), 1e-6)
         self._calibration = calibrate(self._strangeness(held_out), self._labels, self._names)
 
     def _held_out_measures(self, train: IntArray, held_out: IntArray) -> FloatArray:
-        """The measures of the ``held_out`` rows, with everything learned again from the ``train`` rows: means of the pictures."""
-        pictures = self._space.plain.pictures
-        space = self._learn(pictures[:, train], self._labels[train])
-        each = [self._measures(space, plain, space.learned.distances_of(plain)) for plain in pictures[:, held_out]]
+        """Measure the held-out rows after learning everything again from the `train` rows: means over their variants."""
+        variants = self._learned.plain.variants
+        learned = self._learn(variants[:, train], self._labels[train])
+        each = [self._measures(learned, plain, learned.learned.distances_of(plain)) for plain in variants[:, held_out]]
         mean: FloatArray = np.mean(each, axis=0)
         return mean
-
-
-class LogisticHead:
-    """Logistic regression, balanced over genera; abstains by conformal p-values.
-
-    The strangeness of an object to a genus is its distance to the nearest reference of that genus (unit length), times
-    2 - the probability of the genus.
-    """
-
-    name: ClassVar[str] = "logistic"
-
-    class Settings(BaseModel):
-        """Settings of the logistic head."""
-
-        model_config = ConfigDict(extra="forbid")
-
-        inverse_regularisation: float = Field(default=30.0, gt=0.0, description="scikit-learn's C")
-        max_iterations: int = Field(default=1000, ge=1, description="of the solver")
-        folds: int = Field(
-            default=5, ge=2, description="parts of the reference set held out in turn for the calibration"
-        )
-        k: int = Field(default=5, ge=1, description="neighbours that are reported")
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or self.Settings()
-
-    def fit(self, embeddings: Float32Array, genera: StrArray, alpha: float) -> Self:
-        """Learn the regression and the calibration scores; arguments and errors as :meth:`KnnHead.fit`."""
-        self._names, self._labels = _encoded(embeddings, genera, alpha)
-        if len(self._names) < 2:
-            raise ReferenceSetError(
-                f"reference set: only {self._names[0]} in it, and head logistic needs two classes; use head knn"
-            )
-        self._alpha, self._dim = alpha, embeddings.shape[1]
-        self._root = not has_negative(embeddings)
-        self._plain = normalised(embeddings, self._root)
-        self._probabilities = self._learn(self._plain, self._labels)
-        held_out = _held_out(self._labels, self.settings.folds, self._held_out_strangeness)
-        self._calibration = calibrate(held_out, self._labels, self._names)
-        return self
-
-    def predict(self, embeddings: Float32Array) -> Decisions:
-        """Decide on float32 (N, D); as :meth:`KnnHead.predict`."""
-        _checked(embeddings, self._dim)
-        count, k = len(embeddings), min(self.settings.k, len(self._labels))
-        best = np.zeros(count, dtype=np.int64)
-        p_value, distance = np.zeros(count), np.zeros(count)
-        neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
-        for part in _chunks(embeddings, len(self._labels)):
-            plain = normalised(embeddings[part], self._root)
-            to_plain = distances(plain, self._plain)
-            probabilities = self._probabilities(plain)
-            to_class = class_distances(to_plain, self._labels, len(self._names), 1)
-            chosen = probabilities.argmax(axis=1)
-            every = np.arange(len(chosen))
-            best[part] = chosen
-            neighbours[part], neighbour_distances[part] = _nearest(to_plain, k)
-            p_value[part] = p_values(to_class * (2.0 - probabilities), self._calibration)[every, chosen]
-            distance[part] = to_class[every, chosen]
-        genus = self._names[best]
-        accepted = (p_value > self._alpha) & ~np.char.startswith(genus, REJECT_PREFIX)
-        return Decisions(genus, accepted, p_value, distance, neighbours, neighbour_distances)
-
-    def _learn(self, plain: FloatArray, labels: IntArray) -> Callable[[FloatArray], FloatArray]:
-        from sklearn.linear_model import LogisticRegression  # slow to import, and the k-NN head needs none of it
-
-        model = LogisticRegression(
-            C=self.settings.inverse_regularisation, class_weight="balanced", max_iter=self.settings.max_iterations
-        ).fit(plain, labels)
-        classes = len(self._names)
-
-        def probabilities(rows: FloatArray) -> FloatArray:
-            table = np.zeros((len(rows), classes))
-            table[:, model.classes_] = model.predict_proba(rows)
-            return table
-
-        return probabilities
-
-    def _held_out_strangeness(self, train: IntArray, held_out: IntArray) -> FloatArray:
-        plain, references, labels = self._plain[held_out], self._plain[train], self._labels[train]
-        to_class = class_distances(distances(plain, references), labels, len(self._names), 1)
-        if len(np.unique(labels)) < 2:
-            return to_class
-        strange: FloatArray = to_class * (2.0 - self._learn(references, labels)(plain))
-        return strange

@@ -15,7 +15,7 @@ from typing import Any
 from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
-from slidepipe.embedding.embed import BESIDE_LENGTH
+from slidepipe.embedding.embed import COMPANION_LENGTH
 from slidepipe.interfaces import Backbone
 from slidepipe.store.files import file_sha256, fingerprint
 
@@ -76,7 +76,7 @@ def identify_embedding(
         "stage": EMBEDDINGS_VERSION,
         "views": orientations,
         "isolate": isolate,
-        "beside": None if companion is None else {**companion, "length": BESIDE_LENGTH},
+        "beside": None if companion is None else {**companion, "length": COMPANION_LENGTH},
     }
 
 
@@ -101,7 +101,7 @@ def fingerprint_embedding(backbone: str, orientations: int, batch: int, isolate:
         isolate: whether objects are isolated from their background.
         companion: this fingerprint for the companion backbone, or None.
     """
-    beside = None if companion is None else (companion, BESIDE_LENGTH)
+    beside = None if companion is None else (companion, COMPANION_LENGTH)
     return fingerprint(backbone, orientations, batch, isolate, beside)
 
 

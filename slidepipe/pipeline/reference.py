@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from slidepipe import plugins
+from slidepipe.classification.fit import SlideHeads
 from slidepipe.classification.reference_set import (
     ImageFolder,
+    JoinedReference,
     ReferenceSet,
-    as_reference,
     check_images,
     fingerprint_folder,
+    join_parts,
     load_cached,
     save_cached,
     scan_image_folder,
@@ -26,7 +28,7 @@ from slidepipe.paths import absolute
 from slidepipe.pipeline.engine import Engine, Task
 from slidepipe.pipeline.specs import PluginSpec, RunSpecs
 from slidepipe.pipeline.tasks import embed_reference_part
-from slidepipe.review.references import Heads, JoinedReference, find_reviewed, join_reviewed
+from slidepipe.review.references import find_reviewed, join_reviewed
 
 #: Reference images per task.
 _PART = 64
@@ -114,11 +116,11 @@ class RunReference:
         self._joined = join_reviewed(self._cached or self._embed_images(), self._reviewed)
 
     @functools.cached_property
-    def heads(self) -> Heads:
+    def heads(self) -> SlideHeads:
         """The fitted heads. Needs `embed`."""
         if self._joined is None:
             raise SettingsError("the reference set is not embedded")
-        return Heads(functools.partial(_create_head, self._specs.head), self._config.head.alpha, self._joined)
+        return SlideHeads(functools.partial(_create_head, self._specs.head), self._config.head.alpha, self._joined)
 
     def _embed_images(self) -> ReferenceSet:
         folder, specs = self._folder, self._specs
@@ -127,7 +129,7 @@ class RunReference:
             Task(embed_reference_part, (specs.embed, specs.crops, root, folder.files[start : start + _PART]), gpu=True)
             for start in range(0, len(folder.files), _PART)
         )
-        reference = as_reference(folder, parts, self._folder_fingerprint)
+        reference = join_parts(folder, parts, self._folder_fingerprint)
         save_cached(reference)
         return reference
 

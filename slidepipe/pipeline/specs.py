@@ -12,7 +12,7 @@ from typing import Any, Self
 from slidepipe import plugins
 from slidepipe.config import Config
 from slidepipe.crops.cut import CropSpec
-from slidepipe.embedding.embed import local_cards
+from slidepipe.embedding.device import local_gpus
 from slidepipe.interfaces import Backbone
 from slidepipe.paths import absolute, relocate, relocate_path
 from slidepipe.pipeline.fingerprints import (
@@ -174,7 +174,7 @@ def detector_spec(config: Config) -> PluginSpec:
 
 def local_gpus_of(config: Config) -> tuple[int, ...]:
     """Return the numbers of the GPUs of this machine that get a worker process each."""
-    return local_cards(config.run.device) if config.run.scheduler == "local" else ()
+    return local_gpus(config.run.device) if config.run.scheduler == "local" else ()
 
 
 def _default_orientations(backbone: Backbone) -> int:

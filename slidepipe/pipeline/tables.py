@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from slidepipe.classification.classify_slide import classify_slide
+from slidepipe.classification.fit import SlideHeads
 from slidepipe.classification.object_table import OBJECTS_FILE, ObjectTable, SlideObjects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.config import CountingConfig
@@ -17,7 +18,6 @@ from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.pipeline.jobs import SlideState
 from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
-from slidepipe.review.references import Heads
 from slidepipe.store.files import write_text
 from slidepipe.store.slide_store import SlideStore
 
@@ -38,7 +38,7 @@ TABLES = (
 def write_tables(
     out: Path,
     states: Sequence[SlideState],
-    find_heads: Callable[[], Heads],
+    find_heads: Callable[[], SlideHeads],
     genera: Sequence[str],
     counting: CountingConfig,
     slide_shift: bool,

@@ -13,8 +13,9 @@ from pathlib import Path
 from slidepipe import plugins
 from slidepipe._version import __version__
 from slidepipe.classification.reference_set import EmbeddedPart, read_image
-from slidepipe.crops.cut import CropSpec, as_stored
-from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
+from slidepipe.crops.cut import CropSpec, make_crop_like
+from slidepipe.embedding.device import resolve_device
+from slidepipe.embedding.embed import embed_crops, join_embeddings
 from slidepipe.interfaces import Backbone, Detector, Float32Array, UInt8Array
 from slidepipe.pipeline.specs import EmbedSpec, PluginSpec
 
@@ -82,7 +83,7 @@ def embed_reference_part(spec: EmbedSpec, crops: CropSpec, root: Path, files: Se
     """
     backbone = get_backbone(spec.plugin, spec.device)
     images = [read_image(root / file) for file in files]
-    stored = [as_stored(image, crops) for image in images]
+    stored = [make_crop_like(image, crops) for image in images]
     return EmbeddedPart(
         embed_images(spec, images, files),
         embed_images(spec, stored, files),

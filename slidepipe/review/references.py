@@ -10,7 +10,7 @@ references nor its calibration know them. Otherwise each would be its own neares
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,15 @@ from typing import Any
 import numpy as np
 
 from slidepipe.classification.object_table import OBJECTS_FILE
-from slidepipe.classification.reference_set import ReferenceSet, fit_head
+from slidepipe.classification.reference_set import DEBRIS, LEAST_DEBRIS, JoinedReference, ReferenceSet
 from slidepipe.errors import ResultsError
-from slidepipe.interfaces import BoolArray, Float32Array, Head, IntArray
+from slidepipe.interfaces import Float32Array, IntArray
 from slidepipe.review.draw import REVIEW_FILE, read_draw, read_labels
 from slidepipe.review.labels import LABELS_FILE, read_labels_file
 from slidepipe.store.manifest import read_manifest
 from slidepipe.store.slide_store import SlideStore
 
 logger = logging.getLogger(__name__)
-
-#: The reject class that objects labelled "not a fossil" join, and how many it takes to be one: a reject class of fewer cannot be
-#: told from chance, nor held out in turn.
-DEBRIS, LEAST_DEBRIS = "_debris", 10
 
 
 @dataclass(frozen=True)
@@ -110,36 +106,11 @@ def find_reviewed(
     return sorted(found, key=lambda item: (str(item.results), item.slide_id, item.row))
 
 
-@dataclass(frozen=True)
-class JoinedReference:
-    """A reference set with reviewed objects at its end.
-
-    Attributes:
-        all: the whole set.
-        slides: for each of its rows the identity of the slide that it lies on; empty for those of the reference folder.
-    """
-
-    all: ReferenceSet
-    slides: tuple[str, ...]
-
-    def without(self, slide: str) -> ReferenceSet:
-        """The reference set for the slide of this identity: all rows but those that lie on it, wherever its file was then."""
-        if slide not in self.slides:
-            return self.all
-        whole = self.all
-        kept: BoolArray = np.array([other != slide for other in self.slides])
-        debris = whole.genera == DEBRIS
-        added = np.array([other != "" for other in self.slides])
-        if (debris & kept).sum() < LEAST_DEBRIS and not (debris & ~added).any():
-            kept &= ~debris
-        return whole.rows(kept)
-
-
 def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) -> JoinedReference:
     """Add the embeddings that the results hold of reviewed objects; an object whose pixels could not be read stays out.
 
     So do objects outside the draw whose box the results no longer hold, which is told, and a handful "not a fossil" where the
-    reference folder has no such class (see :data:`LEAST_DEBRIS`).
+    reference folder has no such class (see `slidepipe.classification.reference_set.LEAST_DEBRIS`).
 
     Raises:
         ResultsError: the review was drawn from other detections than the results hold now.
@@ -184,7 +155,7 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
     digest.update(repr([(item.slide, item.row, item.genus, item.file) for item in kept]).encode())
     joined = ReferenceSet(
         np.concatenate([reference.embeddings, added]),
-        np.concatenate([reference.as_crops, added]),  # crops are all that there is of them
+        np.concatenate([reference.crop_like, added]),  # crops are all that there is of them
         np.concatenate([reference.genera, np.array([item.genus for item in kept])]),
         np.concatenate([reference.files, np.array([item.file for item in kept])]),
         digest.hexdigest(),
@@ -199,19 +170,3 @@ def _row_of(item: ReviewedObject, boxes: IntArray) -> int | None:
         return item.row
     same = np.flatnonzero((boxes == np.array(item.box)).all(axis=1))
     return int(same[0]) if len(same) and not item.drawn else None
-
-
-class Heads:
-    """The head of each slide, with the reference set it was fitted on. One for all, but for slides with reviewed objects."""
-
-    def __init__(self, create: Callable[[], Head], alpha: float, reference: JoinedReference) -> None:
-        self._create, self._alpha, self._reference = create, alpha, reference
-        self._common = self._fit(reference.all)
-
-    def of(self, slide: str) -> tuple[Head, ReferenceSet]:
-        """The head for the slide of this identity, and the set that its neighbours are rows of."""
-        own = self._reference.without(slide)
-        return (self._common if own is self._reference.all else self._fit(own)), own
-
-    def _fit(self, reference: ReferenceSet) -> Head:
-        return fit_head(self._create(), reference, self._alpha)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from slidepipe.classification.reference_set import ReferenceSet, fit_head
+from slidepipe.classification.fit import fit_head
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.interfaces import Backbone, Decisions, Head
 
 if TYPE_CHECKING:
@@ -167,10 +168,10 @@ def head_checks(make: Callable[[], Head]) -> Checks:
     references, genera = _clusters(40, seed=1)
     queries, truth = _clusters(10, seed=2)
     outliers = np.random.default_rng(3).normal(0, 300, (20, references.shape[1])).astype(np.float32)
-    as_crops = references + np.random.default_rng(4).normal(0, 0.1, references.shape).astype(np.float32)
+    crop_like = references + np.random.default_rng(4).normal(0, 0.1, references.shape).astype(np.float32)
 
     def fit(head: Head, alpha: float = ALPHA) -> Head:
-        rows = ReferenceSet(references.copy(), as_crops.copy(), genera.copy(), genera.copy(), "made up", None)
+        rows = ReferenceSet(references.copy(), crop_like.copy(), genera.copy(), genera.copy(), "made up", None)
         return fit_head(head, rows, alpha)
 
     @functools.cache

@@ -124,7 +124,7 @@ def test_all_is_one_table_and_a_failure_is_a_row(tmp_path, images, test_plugins,
     ]
     text = run("--all", "--out", out, "--workers", 1, *options)
     assert re.search(r"mean-colour +this run +1\.000", text)
-    assert re.search(r"broken: failed: broken: embed gave float32 \(\d+, 5\)", text)
+    assert re.search(r"broken: failed: broken: embed returned float32 \(\d+, 5\)", text)
     metrics = json.loads((out / "metrics.json").read_text())
     assert {entry["model"] for entry in metrics["leaderboard"]} == {"mean-colour", "net"}
     for link in re.findall(r'href="([^"]+)"', (out / "report.html").read_text()):

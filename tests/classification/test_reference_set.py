@@ -41,13 +41,13 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "no images in it"),
-        (["loose.jpg"], "its images lie loose. Put each genus"),
+        (["loose.jpg"], "its images are not in a folder per genus. Put the images of each"),
         (["alpha/1.jpg", "alpha/2.jpg", "beta/1.jpg"], r"beta: 1 image; a genus needs at least 2"),
         (
             ["Alpha/1.jpg", "Alpha/2.jpg", "alpha/1.jpg", "alpha/2.jpg"],
             "'Alpha' and 'alpha' differ in upper and lower case",
         ),
-        (["alpha/1.jpg", "alpha/2.jpg", "beta/notes.txt"], r"beta: no images in this genus's folder"),
+        (["alpha/1.jpg", "alpha/2.jpg", "beta/notes.txt"], r"beta: no images found for this genus"),
         (["_debris/1.jpg", "_debris/2.jpg"], "only reject classes"),
     ],
 )
@@ -100,7 +100,7 @@ def test_the_cache_keeps_a_set_and_survives_damage(tmp_path: Path) -> None:
     again = load_cached("f" * 64)
     assert again is not None
     np.testing.assert_array_equal(again.embeddings, sharp)
-    np.testing.assert_array_equal(again.as_crops, soft)
+    np.testing.assert_array_equal(again.crop_like, soft)
     assert again.genera.tolist() == ["a", "b"]
     assert again.weights_sha256 is None
     (stored,) = (tmp_path / "cache").rglob("*.npz")

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from slidepipe.crops.cut import (
     CropSpec,
-    as_stored,
     crop_box,
     cut_crop,
     cut_crops,
     decode_crop,
     encode_crop,
+    make_crop_like,
     slide_order,
 )
 from slidepipe.errors import RegionError
@@ -73,11 +73,11 @@ def test_jpeg_round_trip_is_close(slide: SlideReader) -> None:
 def test_a_reference_as_a_crop_is_what_a_slide_would_have_kept_of_it(slide: SlideReader) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (300, 150, 3), dtype=np.uint8)
-    soft = as_stored(image, SPEC)
+    soft = make_crop_like(image, SPEC)
     assert soft.shape == (SPEC.long_side_px, SPEC.long_side_px // 2, 3)
     assert soft.std() < 0.8 * image.std()  # noise does not survive being shrunk
     small = image[:20, :10]
-    assert np.array_equal(as_stored(small, SPEC), decode_crop(encode_crop(small, SPEC)))
+    assert np.array_equal(make_crop_like(small, SPEC), decode_crop(encode_crop(small, SPEC)))
 
 
 def test_an_unreadable_crop_is_told_and_the_others_kept(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slidepipe.crops.isolate import find_object, isolate, laid_by_axis, long_axis, turned
+from slidepipe.crops.isolate import align_to_long_axis, find_object, isolate, long_axis, rotate_object
 
 EVEN = 230
 PAPER = (235, 228, 220)
@@ -138,10 +138,10 @@ def bar(long_px: int = 120, wide_px: int = 20) -> np.ndarray:
 
 
 def test_a_turned_object_gets_a_box_of_its_own():
-    slanting = turned(bar(), 45)
+    slanting = rotate_object(bar(), 45)
     across = (120 + 20) / np.sqrt(2)
     np.testing.assert_allclose(slanting.shape[:2], (across, across), atol=3)
-    level = turned(slanting, -45)
+    level = rotate_object(slanting, -45)
     np.testing.assert_allclose(level.shape, (20, 120, 3), atol=4)
     np.testing.assert_allclose(level[10, 20:100], np.broadcast_to((150, 110, 60), (80, 3)), atol=2)
 
@@ -150,34 +150,34 @@ def test_a_turned_object_gets_a_box_of_its_own():
 @given(st.floats(-360, 360))
 def test_turning_neither_adds_nor_loses_any_of_the_object(degrees):
     alone = isolate(drawn_crop())
-    lost = np.subtract(*((EVEN - picture.astype(float)).sum() for picture in (alone, turned(alone, degrees))))
+    lost = np.subtract(*((EVEN - picture.astype(float)).sum() for picture in (alone, rotate_object(alone, degrees))))
     assert abs(lost) < 0.02 * (EVEN - alone.astype(float)).sum()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (40, 60, 3)])
 def test_what_has_no_object_can_be_turned(shape):
-    assert (turned(np.full(shape, EVEN, np.uint8), 45) == EVEN).all()
+    assert (rotate_object(np.full(shape, EVEN, np.uint8), 45) == EVEN).all()
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-180, 180), st.floats(1.8, 6))
 def test_how_an_elongated_object_lay_makes_no_difference_once_it_is_laid_by_its_axis(degrees, elongation):
-    lies, slanting = bar(140, round(140 / elongation)), turned(bar(140, round(140 / elongation)), degrees)
+    lies, slanting = bar(140, round(140 / elongation)), rotate_object(bar(140, round(140 / elongation)), degrees)
     angle, measured = long_axis(slanting)
     assert abs((angle - degrees + 90) % 180 - 90) < 3
     np.testing.assert_allclose(measured, elongation, rtol=0.12)
-    for one, other in zip(laid_by_axis(lies), laid_by_axis(slanting), strict=True):
+    for one, other in zip(align_to_long_axis(lies), align_to_long_axis(slanting), strict=True):
         np.testing.assert_allclose(one.shape, other.shape, atol=8)
 
 
 def test_what_is_not_elongated_lies_as_it_lies():
     lies = bar(100, 80)
-    along, across = laid_by_axis(lies)
+    along, across = align_to_long_axis(lies)
     assert along is lies
-    np.testing.assert_array_equal(across, turned(lies, 45))
+    np.testing.assert_array_equal(across, rotate_object(lies, 45))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (40, 60, 3)])
 @pytest.mark.parametrize("light", [EVEN, 120])
 def test_anything_can_be_laid_by_its_axis(shape, light):
-    assert all(pose.size for pose in laid_by_axis(np.full(shape, light, np.uint8)))
+    assert all(pose.size for pose in align_to_long_axis(np.full(shape, light, np.uint8)))

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidepipe.config import CountingConfig
-from slidepipe.crops.quality import CropProperties, faults, long_sides_um, measure_crop
+from slidepipe.crops.quality import long_sides_um, measure_crop
 
 UM_PER_PX = 0.25
 
@@ -62,29 +61,3 @@ def test_crops_are_measured_at_the_size_they_span():
     whole, halved = disc(0.5, sigma_um=2), disc(0.5, sigma_um=2)[::2, ::2]
     assert measure_crop(halved, 2 * UM_PER_PX)[1] == pytest.approx(measure_crop(whole, UM_PER_PX)[1], rel=0.1)
     assert long_sides_um(np.array([[0, 0, 10, 30], [5, 5, 25, 6]]), 0.5, 0.25).tolist() == [7.5, 10.0]
-
-
-def test_reasons_name_the_first_fault_and_nothing_measured_is_none():
-    limits = CountingConfig()
-    measured = CropProperties(
-        black_share=np.array([0.0, 0.9, 0.9, 0.0, np.nan, 0.0]), edge_um=np.array([2.0, 9.0, 2.0, 9.0, np.nan, 2.0])
-    )
-    cut = np.array([False, False, True, False, False, False])
-    reasons = faults(measured, np.array([30.0, 30.0, 30.0, 30.0, 30.0, 400.0]), cut, limits)
-    assert reasons[0] is None
-    assert reasons[4] is None
-    assert reasons[1] == "black (over 70% of it)"
-    assert reasons[2] == "cut by the edge of what was scanned"
-    assert reasons[3] == "out of focus (no edge under 6 um)"
-    assert reasons[5] == "too large (over 200 um)"
-
-
-def test_limits_are_settings():
-    measured = CropProperties(np.array([0.5, 0.5]), np.array([3.0, 5.0]))
-    sides, cut = np.array([50.0, 50.0]), np.zeros(2, bool)
-    assert faults(measured, sides, cut, CountingConfig()) == [None, None]
-    strict = faults(measured, sides, cut, CountingConfig(max_edge_um=4))
-    assert strict[0] is None
-    assert strict[1] is not None
-    assert None not in faults(measured, sides, cut, CountingConfig(max_black_share=0.4))
-    assert None not in faults(measured, sides, cut, CountingConfig(max_size_um=40))

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidepipe.crops.isolate import isolate, laid_by_axis, turned
-from slidepipe.embedding.embed import embed_crops, join_embeddings, resolve_device
-from slidepipe.embedding.square import present, views
+from slidepipe.crops.isolate import align_to_long_axis, isolate, rotate_object
+from slidepipe.embedding.device import resolve_device
+from slidepipe.embedding.embed import embed_crops, join_embeddings
+from slidepipe.embedding.square import orient_squares, to_squares
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Float32Array, UInt8Array
 from tests.plugins_for_tests import MeanColour
@@ -61,23 +62,27 @@ def test_objects_alone_are_laid_by_their_long_axis_and_halfway_in_the_mirrored_v
     crops = [*crops_of(4), *(crop[:12] for crop in crops_of(3))]
     posed = []
     for number, crop in enumerate(map(isolate, crops)):
-        along, across = laid_by_axis(crop)
+        along, across = align_to_long_axis(crop)
         assert (along is crop) == (number < 4), "the last three are elongated"
-        four_poses = crop, along, turned(crop, 45), across
-        posed.append([present([pose], Corners.input_px, "squeeze") for pose in four_poses])
+        four_poses = crop, along, rotate_object(crop, 45), across
+        posed.append([to_squares([pose], Corners.input_px, "squeeze") for pose in four_poses])
     eight = [
         np.mean(
-            [Corners().embed(view)[0] for view in [*list(views(along, 8))[:4], *list(views(across, 8))[4:]]], axis=0
+            [
+                Corners().embed(view)[0]
+                for view in [*list(orient_squares(along, 8))[:4], *list(orient_squares(across, 8))[4:]]
+            ],
+            axis=0,
         )
         for _, along, _, across in posed
     ]
     mixed = [crops[index] for index in order]
-    found = embed_crops(Corners(), mixed, names(7), 8, batch, alone=True)
+    found = embed_crops(Corners(), mixed, names(7), 8, batch, isolated=True)
     np.testing.assert_allclose(found, np.array(eight)[order], rtol=1e-5)
-    one = embed_crops(Corners(), mixed, names(7), 1, batch, alone=True)
+    one = embed_crops(Corners(), mixed, names(7), 1, batch, isolated=True)
     np.testing.assert_array_equal(one, embed_crops(Corners(), list(map(isolate, mixed)), names(7), 1, batch))
     four = [np.mean([Corners().embed(square)[0] for square in squares], axis=0) for squares in posed]
-    found = embed_crops(Turning(), mixed, names(7), 1, batch, alone=True)
+    found = embed_crops(Turning(), mixed, names(7), 1, batch, isolated=True)
     np.testing.assert_allclose(found, np.array(four)[order], rtol=1e-5)
     as_it_lies = embed_crops(Turning(), mixed, names(7), 1, batch)
     np.testing.assert_array_equal(as_it_lies, embed_crops(Corners(), mixed, names(7), 1, batch))

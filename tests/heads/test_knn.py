@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from slidepipe.embedding.normalise import normalised
 from slidepipe.errors import ReferenceSetError, SettingsError
-from slidepipe.heads import knn as classify
+from slidepipe.heads import metric
 from slidepipe.heads.conformal import calibrate, check_alpha, folds_within_class, p_values
-from slidepipe.heads.knn import KnnHead, LogisticHead
-from slidepipe.heads.metric import class_distances, distances, kernel_ridge, normalised, shrinkage_lda
+from slidepipe.heads.knn import KnnHead
+from slidepipe.heads.logistic import LogisticHead
+from slidepipe.heads.metric import class_distances, distances, kernel_ridge, shrinkage_lda
 from slidepipe.interfaces import Head
 
 GENERA = ("areoligera", "deflandrea", "spiniferites")
@@ -91,7 +93,7 @@ def test_chunks_do_not_change_the_answer(make, monkeypatch):
     head = make().fit(*drawn(20, 0), 0.1)
     fresh, _ = drawn(30, 1)
     whole = head.predict(fresh)
-    monkeypatch.setattr(classify, "_CHUNK_CELLS", 60 * 7)
+    monkeypatch.setattr(metric, "_CHUNK_CELLS", 60 * 7)
     parts = head.predict(fresh)
     np.testing.assert_array_equal(parts.genus, whole.genus)
     np.testing.assert_array_equal(parts.p_value, whole.p_value)
@@ -160,7 +162,7 @@ def test_the_same_twice(make):
 @pytest.mark.parametrize("make", [KnnHead, LogisticHead])
 def test_one_class_needs_another_metric(make):
     embeddings, genera = drawn(20, 0, genera=("azolla",))
-    with pytest.raises(ReferenceSetError, match="only azolla"):
+    with pytest.raises(ReferenceSetError, match="azolla is its only class"):
         make().fit(embeddings, genera, 0.1)
     plain = KnnHead(KnnHead.Settings(metric="cosine")).fit(embeddings, genera, 0.1)
     assert plain.predict(embeddings).accepted.all()
@@ -192,7 +194,7 @@ def test_a_head_that_knows_its_references_as_crops_takes_crops_for_what_they_are
     (embeddings, genera), (fresh, truth) = alike(20, 0), alike(40, 1)
     crops = softened(fresh, 2)
     sharp = KnnHead().fit(embeddings, genera, 0.2)
-    both = KnnHead().fit(embeddings, genera, 0.2, as_crops=softened(embeddings, 2))
+    both = KnnHead().fit(embeddings, genera, 0.2, crop_like=softened(embeddings, 2))
     assert sharp.predict(crops).accepted.mean() < 0.4
     for queries in (fresh, crops):
         decided = both.predict(queries)
@@ -205,7 +207,7 @@ def test_a_head_that_knows_its_references_as_crops_takes_crops_for_what_they_are
 def test_a_reference_as_a_crop_is_its_own_neighbour_and_plain_metrics_know_no_crops():
     embeddings, genera = drawn(20, 0)
     soft = softened(embeddings, 2)
-    decided = KnnHead().fit(embeddings, genera, 0.2, as_crops=soft).predict(soft)
+    decided = KnnHead().fit(embeddings, genera, 0.2, crop_like=soft).predict(soft)
     assert decided.neighbours[:, 0].tolist() == list(range(60))
     plain = [
         KnnHead(KnnHead.Settings(metric="euclidean")).fit(embeddings, genera, 0.2, given).predict(soft).p_value
@@ -217,7 +219,7 @@ def test_a_reference_as_a_crop_is_its_own_neighbour_and_plain_metrics_know_no_cr
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda rows: rows[:-1], "60 embeddings but 59 as crops"),
+        (lambda rows: rows[:-1], "60 embeddings but 59 crop-like ones"),
         (lambda rows: rows[:, :-1], "shape"),
         (lambda rows: rows * np.nan, "not finite"),
     ],
@@ -225,7 +227,7 @@ def test_a_reference_as_a_crop_is_its_own_neighbour_and_plain_metrics_know_no_cr
 def test_crops_that_do_not_fit_their_references_are_refused(spoil, told):
     embeddings, genera = drawn(20, 0)
     with pytest.raises(ReferenceSetError, match=told):
-        KnnHead().fit(embeddings, genera, 0.2, as_crops=spoil(embeddings))
+        KnnHead().fit(embeddings, genera, 0.2, crop_like=spoil(embeddings))
 
 
 def test_majority_and_distance_weighting_can_differ():

@@ -185,7 +185,7 @@ def test_a_backbone_beside_the_other_joins_it_everywhere(
         joined = np.asarray(results.embeddings(slide)[...])
         assert joined.shape == (len(own), own.shape[1] + DIM)
         crops = [results.crop(f"{slide}:{row:05d}") for row in range(len(own))]
-        beside = embed_crops(DescriptorBackbone().load("cpu"), crops, ["x"] * len(crops), 1, 32, alone=True)
+        beside = embed_crops(DescriptorBackbone().load("cpu"), crops, ["x"] * len(crops), 1, 32, isolated=True)
         np.testing.assert_allclose(joined, join_embeddings(own, beside), rtol=1e-5, atol=1e-6)
     image = sorted((colour_well / "reference").glob("*/*"))[0]
     query = embed_image(results, image, "cpu")

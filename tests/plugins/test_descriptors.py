@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from slidepipe.embedding.square import present, views
+from slidepipe.embedding.square import orient_squares, to_squares
 from slidepipe.interfaces import Backbone
 from slidepipe_plugins.descriptors import DescriptorBackbone
 from slidepipe_plugins.descriptors.features import log_covariance, optical_density
@@ -37,7 +37,7 @@ def backbone() -> DescriptorBackbone:
 @pytest.fixture(scope="module")
 def crops(backbone) -> np.ndarray:
     kinds = ["disc", "spiny", "polygon"] * 3
-    return present([drawn(kind, seed) for seed, kind in enumerate(kinds)], backbone.input_px, backbone.fit)
+    return to_squares([drawn(kind, seed) for seed, kind in enumerate(kinds)], backbone.input_px, backbone.fit)
 
 
 def test_it_is_a_backbone(backbone):
@@ -67,15 +67,15 @@ def test_nearest_neighbour_is_of_the_same_kind(backbone, crops):
 def test_turning_and_flipping_hardly_move_an_embedding(backbone, crops):
     as_is = backbone.embed(crops)
     between_kinds = np.linalg.norm(as_is[0] - as_is[1])
-    for view in views(crops, 8):
+    for view in orient_squares(crops, 8):
         moved = np.linalg.norm(backbone.embed(view) - as_is, axis=1)
         assert moved.max() < 1e-3 * between_kinds
 
 
 def test_the_scan_resolution_hardly_moves_an_embedding(backbone):
-    squares = [present([drawn("spiny", 4, side)], backbone.input_px, backbone.fit) for side in (256, 512)]
+    squares = [to_squares([drawn("spiny", 4, side)], backbone.input_px, backbone.fit) for side in (256, 512)]
     fine, coarse = (backbone.embed(square)[0] for square in squares)
-    other = backbone.embed(present([drawn("disc", 5)], backbone.input_px, backbone.fit))[0]
+    other = backbone.embed(to_squares([drawn("disc", 5)], backbone.input_px, backbone.fit))[0]
     assert np.linalg.norm(fine - coarse) < 0.4 * np.linalg.norm(fine - other)
 
 
@@ -101,7 +101,7 @@ def test_half_black_half_white_and_noise_are_finite(backbone):
 
 def test_another_input_size_is_squeezed(backbone, crops):
     large = crops.repeat(2, axis=1).repeat(2, axis=2)
-    expected = backbone.embed(present(list(large), backbone.input_px, "squeeze"))
+    expected = backbone.embed(to_squares(list(large), backbone.input_px, "squeeze"))
     np.testing.assert_array_equal(backbone.embed(large), expected)
 
 

@@ -4,63 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slidepipe.classification.reference_set import ReferenceSet
+from slidepipe.classification.reference_set import DEBRIS, ReferenceSet
 from slidepipe.config import Config, parse_config
 from slidepipe.errors import ResultsError
-from slidepipe.interfaces import Decisions
 from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.draw import sample_review
 from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS_FILE, WITHDRAWN, WRONG_BOX, missed_id
 from slidepipe.review.references import (
-    DEBRIS,
-    LEAST_DEBRIS,
-    Heads,
-    JoinedReference,
     file_of_object,
     find_reviewed,
     join_reviewed,
     object_of_file,
 )
 from slidepipe.store.manifest import read_manifest
-
-
-def joined(rows: list[tuple[str, str]]) -> JoinedReference:
-    """A reference set of rows (genus, slide file); an embedding is the row's own number."""
-    genera, slides = zip(*rows, strict=True)
-    embeddings = np.arange(len(rows), dtype=np.float32)[:, None]
-    files = np.array([f"file{row}" for row in range(len(rows))])
-    return JoinedReference(ReferenceSet(embeddings, embeddings + 0.5, np.array(genera), files, "f", None), slides)
-
-
-class Remembers:
-    """A head that says which rows it was fitted on."""
-
-    name = "remembers"
-
-    def fit(self, embeddings: np.ndarray, genera: np.ndarray, alpha: float) -> "Remembers":
-        self.rows = embeddings[:, 0].astype(int).tolist()
-        return self
-
-    def predict(self, embeddings: np.ndarray) -> Decisions:
-        raise NotImplementedError
-
-
-def test_the_head_of_a_slide_knows_nothing_that_lies_on_it() -> None:
-    heads = Heads(Remembers, 0.1, joined([("azolla", ""), ("azolla", "a"), ("azolla", "b"), ("deflandrea", "")]))
-    head, reference = heads.of("a")
-    assert head.rows == [0, 2, 3]  # type: ignore[attr-defined]
-    assert reference.files.tolist() == ["file0", "file2", "file3"]  # what the neighbours of this head are rows of
-    assert heads.of("c")[0].rows == [0, 1, 2, 3]  # type: ignore[attr-defined]
-
-
-def test_a_handful_of_debris_is_no_reject_class() -> None:
-    elsewhere = [(DEBRIS, f"other {n}") for n in range(LEAST_DEBRIS - 1)]
-    few = joined([("azolla", ""), (DEBRIS, "a"), *elsewhere])
-    assert few.without("a").genera.tolist() == ["azolla"]
-    assert few.without("c").genera.tolist().count(DEBRIS) == LEAST_DEBRIS
-    own_folder = joined([("azolla", ""), (DEBRIS, ""), (DEBRIS, "a")])
-    assert own_folder.without("a").genera.tolist() == ["azolla", DEBRIS]
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +114,9 @@ def test_objects_labelled_outside_any_draw_join_by_their_box(
     joined = join_reviewed(alone, found)
     assert joined.all.genera.tolist() == [genus] * 3  # one piece of debris is no class
     assert np.array_equal(joined.all.embeddings[1:], np.stack([Results(out).embedding(name) for name in names[:2]]))
-    assert np.array_equal(joined.all.as_crops[1:], joined.all.embeddings[1:])  # an object is a crop already
+    assert np.array_equal(joined.all.crop_like[1:], joined.all.embeddings[1:])  # an object is a crop already
     assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
-    assert len(joined.without(found[0].slide).files) < 3
+    assert len(joined.without_slide(found[0].slide).files) < 3
 
     # Another detector numbers objects anew: the box tells which one it was; one that is gone is told and left out.
     moved, gone = tuple(objects.loc[0, ["x0", "y0", "x1", "y1"]]), (1, 2, 3, 4)

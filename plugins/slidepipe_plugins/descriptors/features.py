@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from slidepipe.embedding.square import present
+from slidepipe.embedding.square import to_squares
 from slidepipe.interfaces import Float32Array, FloatArray, UInt8Array
 
 SIDE_PX = 128
@@ -58,7 +58,7 @@ DIM = (
 def describe(crop: UInt8Array) -> Float32Array:
     """Describe one crop, uint8 (H, W, 3) sRGB, by float32 (DIM,); finite for any picture."""
     if crop.shape[:2] != (SIDE_PX, SIDE_PX):
-        crop = present([crop], SIDE_PX, "squeeze")[0]
+        crop = to_squares([crop], SIDE_PX, "squeeze")[0]
     density = optical_density(crop)
     responses = _responses(density)
     blocks = []

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slidepipe.classification.reference_set import cache_folder
+from slidepipe.cache import cache_folder
 from slidepipe.store.files import read_json, write_json
 
 #: What of a pretrained config is asked for.
