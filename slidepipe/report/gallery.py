@@ -1,54 +1,82 @@
-"""Galleries: which specimens to show, small pictures of them, and captions that say where each lies."""
+"""Galleries: the choice of specimens to show, their thumbnails, and captions that say where each specimen lies."""
 
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from PIL import Image
 
-from slidepipe.report.html import picture
+from slidepipe.html import picture, render, taxon_name
 from slidepipe.results import Results
 
+#: The columns of the object table that a report needs; the nearest references are large and are read separately.
 _COLUMNS = [
     "slide_id", "sample_id", "object_id", "x0", "y0", "x1", "y1", "width_um", "height_um",
     "state", "genus", "p_value", "distance", "candidate", "reason",
 ]  # fmt: skip
 _THUMBNAIL_PX, _THUMBNAIL_QUALITY = 112, 80
+_PICTURES_PER_RANGE_END = 3
 
-_RANGE_PICTURES = 3
-
-#: Pictures of a report: so many thumbnails stay below 15 MB, whatever they show.
-MOST_PICTURES = 1400
-
-STYLE = """
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 10px; margin: 8px 0 16px; }
-figure { margin: 0; padding: 5px; border: 1px solid var(--line); border-radius: 4px; background: var(--tint);
-  break-inside: avoid; font-size: .75rem; line-height: 1.35; }
-figure img { display: block; width: 100%; height: 112px; object-fit: contain; background: #fff; margin-bottom: 4px; }
-figcaption { overflow-wrap: anywhere; } figure:target { outline: 3px solid var(--mark); }
-"""
+#: Largest number of pictures in a report. With this number a report stays below 15 MB, whatever the pictures show.
+MAX_PICTURES = 1400
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A row of a gallery: what was chosen, in words, and the rows of the object table."""
+class GalleryRow:
+    """One row of a gallery.
+
+    Attributes:
+        title: which specimens these are, for example "12 most certain".
+        objects: their rows of the object table.
+    """
 
     title: str
     objects: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One picture of a gallery with its caption.
+
+    Attributes:
+        object_id: as in the object table.
+        anchor: value of the `id` attribute; empty if the object has a figure further up on the page.
+        slide_anchor: fragment of the slide's row on the page.
+        source: data URI of the thumbnail; empty if the pixels cannot be read.
+        box: x0, y0, x1, y1, level-0 pixels of the whole slide.
+        size_um: width and height, in micrometres.
+        notes: further lines of the caption.
+    """
+
+    object_id: str
+    anchor: str
+    slide_anchor: str
+    source: str
+    box: tuple[int, int, int, int]
+    size_um: tuple[float, float]
+    notes: list[str]
+
+
 def read_objects(results: Results) -> pd.DataFrame:
-    """The object table without its neighbours, which are many and needed for few (see :func:`read_nearest`)."""
+    """Return the object table without the column `nearest`, which is large (see `read_nearest`)."""
     return results.object_table.read(_COLUMNS)
 
 
 def read_nearest(results: Results, object_ids: Iterable[str]) -> dict[str, str]:
-    """The nearest reference of each of the objects in words, by ``object_id``."""
+    """Return the nearest reference image of objects.
+
+    Args:
+        results: the results of a run.
+        object_ids: the objects.
+
+    Returns:
+        By `object_id`: the reference image and its distance, for example "azolla/17.jpg (0.32)".
+    """
     return {
         object_id: f"{neighbours[0]['reference']} ({neighbours[0]['distance']:.3g})"
         for object_id, neighbours in results.object_table.nearest(object_ids).items()
@@ -56,30 +84,43 @@ def read_nearest(results: Results, object_ids: Iterable[str]) -> dict[str, str]:
     }
 
 
-def choose(objects: pd.DataFrame, each: int, name: str) -> list[Shelf]:
-    """The most certain, the least certain and random specimens of one genus.
+def choose_specimens(objects: pd.DataFrame, count: int, name: str) -> list[GalleryRow]:
+    """Choose the most certain, the least certain and random specimens of one genus.
 
-    Certainty is the conformal p-value, then the distance to the nearest reference. The random ones are drawn from all, those
-    on the other shelves included, so that they show what the genus's count is made of; the draw depends on ``name`` alone.
+    Certainty is the conformal p-value, then the distance to the nearest reference. The random specimens are drawn from
+    all of them, including those in the other rows, so that they show what the genus's count consists of.
+
+    Args:
+        objects: the rows of the object table of the genus.
+        count: number of specimens per row.
+        name: seed of the draw. The same name and objects give the same draw.
+
+    Returns:
+        Three rows; a single row with all specimens if there are at most twice `count`; no row without specimens.
     """
     ordered = objects.sort_values(["p_value", "distance", "object_id"], ascending=[False, True, True], kind="stable")
-    if len(ordered) <= 2 * each:
-        return [Shelf(f"all {len(ordered)}, most certain first", ordered)] if len(ordered) else []
+    if len(ordered) <= 2 * count:
+        return [GalleryRow(f"All {len(ordered)}, most certain first", ordered)] if len(ordered) else []
     drawn = np.random.default_rng(zlib.crc32(name.encode())).choice(
-        len(ordered), min(each, len(ordered)), replace=False
+        len(ordered), min(count, len(ordered)), replace=False
     )
     return [
-        Shelf(f"{each} most certain", ordered.iloc[:each]),
-        Shelf(f"{each} least certain", ordered.iloc[::-1].iloc[:each]),
-        Shelf(f"{len(drawn)} drawn at random from all {len(ordered)}", ordered.iloc[np.sort(drawn)]),
+        GalleryRow(f"{count} most certain", ordered.iloc[:count]),
+        GalleryRow(f"{count} least certain", ordered.iloc[::-1].iloc[:count]),
+        GalleryRow(f"{len(drawn)} drawn at random from all {len(ordered)}", ordered.iloc[np.sort(drawn)]),
     ]
 
 
-def range_shelves(objects: pd.DataFrame, ends: Mapping[str, Any]) -> list[Shelf]:
-    """The specimens behind the top and the base of a genus; ``ends``: its row of ranges.csv, as text."""
-    shelves = []
-    for end, title in (("top", "highest find"), ("base", "lowest find")):
-        named = [name for name in str(ends.get(f"{end}_object_ids", "")).split("; ") if name][:_RANGE_PICTURES]
+def range_rows(objects: pd.DataFrame, ends: Mapping[str, Any]) -> list[GalleryRow]:
+    """Return the specimens that make the top and the base of a genus's range.
+
+    Args:
+        objects: the rows of the object table of the genus.
+        ends: the genus's row of `ranges.csv`, as text.
+    """
+    rows = []
+    for end, title in (("top", "Highest find"), ("base", "Lowest find")):
+        named = [name for name in str(ends.get(f"{end}_object_ids", "")).split("; ") if name][:_PICTURES_PER_RANGE_END]
         held = (
             objects[objects["object_id"].isin(named)]
             .set_index("object_id", drop=False)
@@ -90,50 +131,68 @@ def range_shelves(objects: pd.DataFrame, ends: Mapping[str, Any]) -> list[Shelf]
             continue
         note = str(ends.get(f"{end}_note", ""))
         place = f"{ends[f'{end}_m']} m {ends.get(f'{end}_sample_type', '')}".strip()
-        shelves.append(Shelf(f"{title}, {place}" + (f" ({note})" if note else ""), held))
-    return shelves
+        rows.append(GalleryRow(f"{title}, {place}" + (f" ({note})" if note else ""), held))
+    return rows
 
 
-class Frame:
-    """Draws objects as figures. One is made for a page: the first figure of an object carries its id, for links to it."""
+class GalleryRenderer:
+    """Renders objects as galleries of one page.
 
-    def __init__(self, results: Results, anchors: Mapping[str, str], nearest: Mapping[str, str]) -> None:
-        """``anchors``: the fragment of each slide's row on the page. ``nearest``: see :func:`read_nearest`."""
-        self._results, self._anchors, self._nearest = results, anchors, nearest
+    The first figure of an object on the page has the object's anchor as its `id`, so galleries must be rendered in the
+    order in which they stand on the page.
+    """
+
+    def __init__(self, results: Results, slide_anchors: Mapping[str, str], nearest: Mapping[str, str]) -> None:
+        """Prepare a page.
+
+        Args:
+            results: the results of a run.
+            slide_anchors: fragment of each slide's row on the page, by `slide_id`.
+            nearest: from `read_nearest`.
+        """
+        self._results, self._slide_anchors, self._nearest = results, slide_anchors, nearest
         self._seen: set[str] = set()
 
-    def gallery(self, objects: pd.DataFrame) -> str:
-        """Figures of all rows of ``objects``, as HTML."""
-        figures = "".join(self._figure(record) for record in objects.to_dict("records"))
-        return f'<div class="gallery">{figures}</div>\n'
+    def render(self, objects: pd.DataFrame) -> Markup:
+        """Return the gallery of all rows of `objects` as HTML."""
+        figures = (self._figure(record) for record in objects.to_dict("records"))
+        return render("slidepipe.report", "gallery.html", figures=figures)
 
-    def _figure(self, record: Mapping[Any, Any]) -> str:
-        object_id, slide_id = str(record["object_id"]), str(record["slide_id"])
+    def _figure(self, record: Mapping[Any, Any]) -> Figure:
+        object_id = str(record["object_id"])
         jpeg = self._results.jpeg(object_id)
-        if jpeg:
-            image = f'<img src="{picture(thumbnail(jpeg))}" alt="{escape(object_id)}" loading="lazy">'
-        else:
-            image = "<p>no picture: these pixels cannot be read</p>"
-        own = "" if object_id in self._seen else f' id="{escape(anchor(object_id))}"'
+        is_first = object_id not in self._seen
         self._seen.add(object_id)
-        lines = [
-            f'<a href="#{self._anchors[slide_id]}">{escape(object_id)}</a>',
-            f"x {record['x0']}&ndash;{record['x1']}, y {record['y0']}&ndash;{record['y1']}",
-            f"{record['width_um']:.0f} &times; {record['height_um']:.0f} &micro;m",
-            *_certainty(record),
-        ]
+        notes = _certainty(record)
         if object_id in self._nearest:
-            lines.append(f"nearest {escape(self._nearest[object_id])}")
-        return f"<figure{own}>{image}<figcaption>{'<br>'.join(lines)}</figcaption></figure>\n"
+            notes.append(f"nearest {self._nearest[object_id]}")
+        return Figure(
+            object_id=object_id,
+            anchor=object_anchor(object_id) if is_first else "",
+            slide_anchor=self._slide_anchors[str(record["slide_id"])],
+            source=picture(thumbnail(jpeg)) if jpeg else "",
+            box=(record["x0"], record["y0"], record["x1"], record["y1"]),
+            size_um=(record["width_um"], record["height_um"]),
+            notes=notes,
+        )
 
 
-def anchor(object_id: str) -> str:
-    """The fragment of an object on the page."""
+def gallery_style() -> Markup:
+    """Return the style sheet of galleries."""
+    return render("slidepipe.report", "gallery.css")
+
+
+def object_anchor(object_id: str) -> str:
+    """Return the fragment of an object's figure on the page."""
     return "object-" + "".join(letter if letter.isalnum() or letter in "._:-" else "_" for letter in object_id)
 
 
 def thumbnail(jpeg: bytes) -> bytes:
-    """A crop's JPEG with its long side brought down to the size of the galleries."""
+    """Return a crop's JPEG reduced to the size of the galleries: 112 px on its long side.
+
+    Args:
+        jpeg: the bytes of a JPEG file.
+    """
     with Image.open(io.BytesIO(jpeg)) as image:
         image.draft("RGB", (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
         small = image.convert("RGB")
@@ -143,23 +202,27 @@ def thumbnail(jpeg: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def shelf_length(genera: int) -> int:
-    """Pictures a shelf, of three a genus, so that all genera together keep to :data:`MOST_PICTURES`."""
-    own = (MOST_PICTURES - 300) // max(1, genera) - 2 * _RANGE_PICTURES
-    return max(1, min(12, own // 3))
+def specimens_per_row(genera: int) -> int:
+    """Return how many specimens a gallery row shows, so that all genera together stay within `MAX_PICTURES`.
+
+    Args:
+        genera: number of genera on the page; each has three rows, and the specimens at the ends of its range.
+    """
+    per_genus = (MAX_PICTURES - 300) // max(1, genera) - 2 * _PICTURES_PER_RANGE_END
+    return max(1, min(12, per_genus // 3))
 
 
-def all_ids(shelves: Iterable[Sequence[Shelf]]) -> Iterator[str]:
-    """The ids of all objects on shelves."""
-    for group in shelves:
-        for shelf in group:
-            yield from shelf.objects["object_id"].tolist()
+def object_ids(galleries: Iterable[Sequence[GalleryRow]]) -> Iterator[str]:
+    """Yield the ids of all objects in galleries."""
+    for rows in galleries:
+        for row in rows:
+            yield from row.objects["object_id"].tolist()
 
 
 def _certainty(record: Mapping[Any, Any]) -> list[str]:
     if record["p_value"] is None or np.isnan(record["p_value"]):
-        return [] if record["reason"] is None else [escape(str(record["reason"]))]
-    said = f"p {record['p_value']:.3f}, distance {record['distance']:.3g}"
+        return [] if record["reason"] is None else [str(record["reason"])]
+    lines = [f"p {record['p_value']:.3f}, distance {record['distance']:.3g}"]
     if record["state"] != "accepted" and record["candidate"] is not None:
-        return [said, f"best guess {escape(str(record['candidate']))}"]
-    return [said]
+        lines.append(f"best guess {taxon_name(str(record['candidate']))}")
+    return lines

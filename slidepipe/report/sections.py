@@ -1,57 +1,44 @@
-"""The parts of ``report.html`` that are numbers and words: failures, the well at a glance, tables, how it was made."""
+"""The sections of `report.html` that hold numbers and words. The viewer shows some of them too.
 
+Each function collects the values of a section and renders the template of the same name.
+"""
+
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup
 
-from slidepipe.report.html import Html, table
+from slidepipe.html import render
 from slidepipe.results import Results
 from slidepipe.review.corrected_counts import WHOLE_WELL
 from slidepipe.review.reviewed_counts import LABELLED, MISSED, REVIEWED
 
-STYLE = """
-.glance { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 16px 0; }
-.glance div { border: 1px solid var(--line); border-radius: 4px; padding: 8px 12px; background: var(--tint); }
-.glance b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.alert { border-left: 5px solid var(--alert); padding: 2px 14px; background: #fdf3f3; margin: 14px 0; }
-.alert h2 { color: var(--alert); margin-top: .5em; }
-.alert td { white-space: normal; overflow-wrap: anywhere; } .alert td:last-child { min-width: 14em; }
-.alert td:first-child { min-width: 9em; }
-.chart img { max-width: none; }
-.wide:focus-visible, a:focus-visible { outline: 3px solid var(--mark); }
-.samples th, .samples td { padding: 2px 6px; } .samples thead th { vertical-align: bottom; }
-.samples th span { writing-mode: vertical-rl; transform: rotate(180deg); font-style: italic; font-weight: 500; }
-.samples th:first-child, .samples td:first-child { position: sticky; left: 0; background: var(--ground); }
-.samples th:first-child { z-index: 1; } .samples .none { color: var(--muted); }
-.contents { columns: 15em; padding-left: 1.2em; } a { color: var(--mark); }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--tint); padding: 10px; font-size: .8rem; }
-.how td { white-space: normal; overflow-wrap: anywhere; }
-@media (max-width: 600px) { body { padding: 10px; } .wide { margin: 0 -10px; padding: 0 10px; } }
-@media print { body { max-width: none; font-size: 10pt; } .wide { overflow: visible; } .chart img { max-width: 100%; }
-  h2, h3 { break-after: avoid; } .samples th:first-child, .samples td:first-child { position: static; } }
-"""
+_PACKAGE = "slidepipe.report"
+_MAX_FAILURES = 40
 
-#: Tables that a run may have written, their titles, and columns that are for machines.
-_FURTHER = (
+#: Tables that a run may write: file, title, and a pattern of the columns that the page leaves out.
+_FURTHER_TABLES = (
     ("ranges.csv", "Tops and bases", r"object_ids|sample_id"),
     ("diversity.csv", "Diversity among the trained genera", r"sample_type"),
     ("accuracy.csv", "Accuracy by review", r"^$"),
     ("corrected.csv", "Counts of the whole well, corrected by review", r"^$"),
     ("spike.csv", "Concentration by spike", r"^$"),
 )
-_NO_REVIEW = (
-    "<section><h2>Accuracy by review</h2><p>Nobody has reviewed these counts yet: how many of the objects counted as a genus "
-    "are of it is not known. <code>slidepipe review sample RESULTS</code> draws objects to check.</p></section>"
-)
 _SAMPLE_COLUMNS = ("sample_id", "status", "fossils", "unknown", "unusable")
 
 
+def style() -> Markup:
+    """Return the style sheet of the sections."""
+    return render(_PACKAGE, "sections.css")
+
+
 def subtitle(results: Results) -> str:
-    """One line under the title: how deep, how many slides, when and by what."""
+    """Return the line below the title: depth range, number of samples and slides, version and date."""
     manifest = results.manifest
     depths = results.counts["depth_m"].dropna()
     reach = f"{depths.min():g} to {depths.max():g} m, " if len(depths) else ""
@@ -61,28 +48,31 @@ def subtitle(results: Results) -> str:
     )
 
 
-def failures(results: Results, anchors: Mapping[str, str]) -> str:
-    """What was not analysed, before everything else; one line where all was."""
+def failures(results: Results, anchors: Mapping[str, str]) -> Markup:
+    """Return the section on what was not analysed; a single line if everything was.
+
+    Args:
+        results: the results of a run.
+        anchors: fragment of each slide's row on the page, by `slide_id`.
+    """
     rows = results.failures.astype(object).fillna("").to_dict("records")
-    if not rows:
-        return "<p>Every slide was analysed in full.</p>"
     statuses = results.counts_slides["status"].value_counts()
-    told = ", ".join(f"{statuses[name]} {name}" for name in ("failed", "partial") if statuses.get(name))
-    most = 40
-    cells = [[_slide_link(row["slide_id"], anchors), row["stage"], row["region"], row["reason"]] for row in rows[:most]]
-    more = f"<p>and {len(rows) - most} more in failures.csv</p>" if len(rows) > most else ""
-    return (
-        f'<section class="alert" id="failures"><h2>Not analysed</h2><p>Slides: {escape(told)}. Their counts are missing or '
-        f"too low, and are marked so below.</p>{table(['slide', 'stage', 'region', 'reason'], cells)}{more}</section>"
+    return render(
+        _PACKAGE,
+        "failures.html",
+        rows=rows[:_MAX_FAILURES],
+        more=max(0, len(rows) - _MAX_FAILURES),
+        statuses=[f"{statuses[name]} {name}" for name in ("failed", "partial") if statuses.get(name)],
+        anchors=anchors,
     )
 
 
-def glance(results: Results) -> str:
-    """The well in a few numbers."""
+def glance(results: Results) -> Markup:
+    """Return the section that shows the well in a few numbers."""
     counts = results.counts
     statuses = counts["status"].value_counts()
     genera = [name for name in results.manifest["reference"]["genera"] if name in counts.columns]
-    cards = [
+    numbers = [
         (f"{statuses.get('ok', 0)} of {len(counts)}", "samples ok"),
         *((str(statuses[name]), f"samples {name}") for name in ("partial", "barren", "failed") if statuses.get(name)),
         (f"{counts[genera].sum().sum():,.0f}", "fossils of a genus"),
@@ -91,162 +81,178 @@ def glance(results: Results) -> str:
         (f"{counts['unusable'].sum():,.0f}", "unusable objects"),
         (f"{counts['area_mm2'].sum():,.1f} mm\u00b2", "analysed"),
     ]
-    return '<div class="glance">' + "".join(f"<div><b>{escape(n)}</b>{escape(t)}</div>" for n, t in cards) + "</div>"
+    return render(_PACKAGE, "glance.html", numbers=numbers)
 
 
-def contents(genera: Sequence[str], numbers: Mapping[str, int], groups: int) -> str:
-    """Links to the galleries."""
-    items = [
-        f'<li><a href="#{genus_anchor(genus)}"><i>{escape(genus)}</i></a> {numbers[genus]}</li>' for genus in genera
-    ]
-    items.append(f'<li><a href="#unknown">Unknown objects</a>, {groups} groups</li>')
-    items += ['<li><a href="#slides">Slides</a></li>', '<li><a href="#how">How this was made</a></li>']
-    return f'<nav><h2>Specimens</h2><ul class="contents">{"".join(items)}</ul></nav>'
+def chart(svg: Path, well: str) -> Markup:
+    """Return the section with the depth chart of a well.
+
+    Args:
+        svg: the chart's SVG file; the PDF file next to it has the same name.
+        well: name of the well.
+    """
+    data = base64.b64encode(svg.read_bytes()).decode("ascii")
+    return render(
+        _PACKAGE,
+        "chart.html",
+        well=well,
+        svg=svg.name,
+        pdf=f"{svg.stem}.pdf",
+        source=f"data:image/svg+xml;base64,{data}",
+    )
+
+
+def contents(genera: Sequence[str], specimens: Mapping[str, int], groups: int) -> Markup:
+    """Return the links to the galleries.
+
+    Args:
+        genera: the genera with a gallery, in the order of the page.
+        specimens: number of specimens, by genus.
+        groups: number of groups of unknown objects.
+    """
+    links = [(genus, genus_anchor(genus), specimens[genus]) for genus in genera]
+    return render(_PACKAGE, "contents.html", genera=links, groups=groups)
 
 
 def sample_table(
     results: Results, genera: Sequence[str], link: Callable[[str, str], str] = lambda sample_id, genus: ""
-) -> str:
-    """Counts, a row a sample, genera in the order of the chart. A sample that failed has empty cells, a zero is a dot.
+) -> Markup:
+    """Return the table of counts: one row per sample. A failed sample has empty cells, and a zero is shown as a dot.
 
-    ``link``: where the count of a sample's genus leads to, or of its unknown and unusable objects; nowhere if not given.
+    Args:
+        results: the results of a run.
+        genera: the genera, in the order of the chart.
+        link: a function of a `sample_id` and a genus (or "unknown", "unusable" or another column) that returns the URL
+            of the count, or an empty string for no link.
     """
     counts = results.counts
     present = [genus for genus in genera if genus in counts.columns]
     columns = [name for name in _SAMPLE_COLUMNS if name in counts.columns]
-    head = "".join(f"<th>{escape(name.removesuffix('_id'))}</th>" for name in columns)
-    head += "".join(f"<th class=number><span>{escape(genus)}</span></th>" for genus in present)
     rows = []
     for record in counts.to_dict("records"):
-        cells = [f"<td>{escape(str(record[name]))}</td>" for name in columns[:2]]
+        sample_id = str(record["sample_id"])
+        cells = []
         for name in (*columns[2:], *present):
-            shown = _count(record[name], dot=name in present)
-            target = link(str(record["sample_id"]), name) if shown.isdigit() and record[name] else ""
-            if target:
-                shown = f'<a href="{escape(target)}">{shown}</a>'
-            cells.append(f"<td class=number>{shown}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>\n")
-    return (
-        f'<section id="samples"><h2>Samples</h2><p class="muted">Specimens counted: detections as classified, not corrected by a '
-        "review. A dot is none found, an empty cell "
-        "not analysed. Percentages with their intervals are in counts_long.csv.</p>"
-        '<div class="wide samples" tabindex="0" role="region" aria-label="counts by sample"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
-    )
+            count = _count(record[name], dot=name in present)
+            cells.append((count, link(sample_id, name) if count is not None and record[name] else ""))
+        rows.append({"sample_id": sample_id, "status": record["status"], "counts": cells})
+    head = [name.removesuffix("_id") for name in columns]
+    return render(_PACKAGE, "samples.html", columns=head, genera=present, rows=rows)
 
 
-def reviewed_counts(results: Results) -> str:
-    """The counts that labels and drawn fossils have changed, as they were and as they are; empty where nobody has labelled."""
+def reviewed_counts(results: Results) -> Markup:
+    """Return the section on the counts that labels and hand-drawn fossils change; nothing if nobody has labelled."""
     counts = results.counts
     names = [name for name in counts.columns if name.startswith(REVIEWED)]
     if LABELLED not in counts.columns:
-        return ""
+        return Markup("")
     rows = []
     for record in counts[counts["status"] != "failed"].to_dict("records"):
         for name in names:
             genus = name.removeprefix(REVIEWED)
             before, after = int(record.get(genus, 0)), int(record[name])
             if before != after:
-                rows.append([record["sample_id"], Html(f"<i>{escape(genus)}</i>"), before, after])
-    told = f"{counts[LABELLED].sum():.0f} objects have a label, {counts[MISSED].sum():.0f} fossils were drawn by hand"
-    changed = (
-        table(["sample", "genus", "counted", "reviewed"], rows, {2, 3}) if rows else "<p>They change no count.</p>"
-    )
-    return (
-        f'<section id="reviewed"><h2>Reviewed counts</h2><p>{told}. With each label in the place of what the head said, '
-        f"and the drawn fossils added, these counts change; all are in the columns {REVIEWED}GENUS of counts.csv. "
-        "They are no estimate: what "
-        f"nobody has looked at is counted as it was.</p>{changed}</section>"
+                rows.append((record["sample_id"], genus, before, after))
+    return render(
+        _PACKAGE,
+        "reviewed.html",
+        rows=rows,
+        labelled=f"{counts[LABELLED].sum():.0f}",
+        drawn=f"{counts[MISSED].sum():.0f}",
+        prefix=REVIEWED,
     )
 
 
-def further_tables(results: Results) -> str:
-    """The other tables that the run wrote, where it did."""
-    parts = []
-    for name, title, hidden in _FURTHER:
+def further_tables(results: Results) -> Markup:
+    """Return the sections with the other tables that the run wrote: ranges, diversity, accuracy, corrected counts, spike."""
+    tables: list[dict[str, Any]] = []
+    for name, title, hidden in _FURTHER_TABLES:
         path = results.path / name
         frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
-        if name == "corrected.csv" and not frame.empty:  # the samples one by one are in the file
+        if name == "corrected.csv" and not frame.empty:  # the page shows the whole well; the file has each sample
             frame = frame[(frame["sample_id"] == WHOLE_WELL) & (frame["corrected"] != "")].drop(columns="sample_id")
         if frame.empty:
             continue
         empty = frame.columns[(frame == "").all()]
         if name == "accuracy.csv" and "labelled" in empty:
-            parts.append(_NO_REVIEW)
+            tables.append({"title": title, "rows": None})
             continue
         hidden_columns = frame.columns[frame.columns.str.contains(hidden)].difference(frame.columns[:1], sort=False)
         frame = frame.drop(columns=[*hidden_columns, *empty.difference(hidden_columns), "well"], errors="ignore")
-        head = [column.replace("_", " ") for column in frame.columns]
-        parts.append(
-            f"<section><h2>{title}</h2>{table(head, frame.to_numpy().tolist())}"
-            f'<p class="muted">From <a href="{name}">{name}</a>.</p></section>'
+        tables.append(
+            {
+                "title": title,
+                "file": name,
+                "header": [column.replace("_", " ") for column in frame.columns],
+                "rows": frame.to_numpy().tolist(),
+                "taxa": [number for number, column in enumerate(frame.columns) if column == "genus"],
+            }
         )
-    return "".join(parts)
+    return render(_PACKAGE, "tables.html", tables=tables)
 
 
-def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str, str] | None = None) -> str:
-    """The slides: where each scan is, what was analysed of it, and its boxes for QuPath.
+def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str, str] | None = None) -> Markup:
+    """Return the table of slides: where each scan is, what was analysed of it, and its boxes for QuPath.
 
-    ``links``: where a slide's name leads to. With them the file of boxes, which lies beside a page on disk, is left out.
+    Args:
+        results: the results of a run.
+        anchors: fragment of each slide's row on the page, by `slide_id`.
+        links: URL of each slide that can be opened, by `slide_id`. If given, the column with the file of boxes is left
+            out, because only a page on disk has that file next to it.
     """
-    rows = []
+    slides = []
     for slide in results.manifest["slides"]:
         slide_id = str(slide["slide_id"])
-        name = escape(slide_id)
-        if links is not None and slide_id in links:
-            name = f'<a href="{escape(links[slide_id])}">{name}</a>'
-        place = Html(f'<span id="{anchors[slide_id]}">{name}</span>')
-        boxes = "" if slide["status"] == "failed" else f"geojson/{slide_id}.geojson"
-        size = f"{slide['width_px']} x {slide['height_px']} px" if "width_px" in slide else ""
-        mpp = f"{slide['mpp_x']:g}" if "mpp_x" in slide else ""
-        area = "" if slide.get("area_mm2") is None else f"{slide['area_mm2']:.2f}"
-        link = Html(f'<a href="{quote(boxes)}">boxes</a>') if boxes else ""
-        files = [link, slide["path"]] if links is None else [slide["path"]]
-        rows.append([place, slide["sample_id"], slide["status"], slide.get("objects"), area, size, mpp, *files])
-    head = ["slide", "sample", "status", "objects", "area mm\u00b2", "size", "\u00b5m a pixel", "QuPath", "scan"]
-    said = "Coordinates under the pictures are level-0 pixels of the whole slide. "
-    said += "The boxes open in QuPath, where a scan begins at its bounds."
-    if links is not None:
-        head.remove("QuPath")
-        said = "A slide's name opens its scan."
-    return f'<section id="slides"><h2>Slides</h2><p class="muted">{said}</p>{table(head, rows, {3, 4})}</section>'
+        slides.append(
+            {
+                "anchor": anchors[slide_id],
+                "target": "" if links is None else links.get(slide_id, ""),
+                "slide_id": slide_id,
+                "sample_id": slide["sample_id"],
+                "status": slide["status"],
+                "objects": slide.get("objects"),
+                "area": "" if slide.get("area_mm2") is None else f"{slide['area_mm2']:.2f}",
+                "size": f"{slide['width_px']} x {slide['height_px']} px" if "width_px" in slide else "",
+                "mpp": f"{slide['mpp_x']:g}" if "mpp_x" in slide else "",
+                "boxes": "" if slide["status"] == "failed" else quote(f"geojson/{slide_id}.geojson"),
+                "path": slide["path"],
+            }
+        )
+    return render(_PACKAGE, "slides.html", slides=slides, has_links=links is not None)
 
 
-def how_made(results: Results) -> str:
-    """Versions, weights, settings and reference set: what the same numbers need."""
+def how_made(results: Results) -> Markup:
+    """Return the section on versions, weights, settings and reference set: what is needed to get the same numbers."""
     manifest = results.manifest
     backbone, reference = manifest["backbone"], manifest["reference"]
     rows = [
-        ["slidepipe", manifest["slidepipe"]],
-        ["written", manifest["written"]],
-        ["well folder", manifest["well"]],
-        ["backbone", f"{backbone['name']} ({backbone.get('version')}), {backbone.get('views')} views"],
-        ["weights sha256", backbone.get("weights_sha256") or "none: this backbone has no weights, or does not tell"],
-        ["backbone's source and licence", f"{backbone.get('source')}, {backbone.get('license')}"],
-        [
+        ("slidepipe", manifest["slidepipe"]),
+        ("written", manifest["written"]),
+        ("well folder", manifest["well"]),
+        # The manifest calls the number of orientations "views": the key is in files that are already on disk.
+        ("backbone", f"{backbone['name']} ({backbone.get('version')}), {backbone.get('views')} orientations"),
+        (
+            "sha256 of the weights",
+            backbone.get("weights_sha256") or "none: the backbone has no weights or does not report them",
+        ),
+        ("source and licence of the backbone", f"{backbone.get('source')}, {backbone.get('license')}"),
+        (
             "reference set",
             f"{reference.get('images')} images of {len(reference['genera'])} genera in {reference.get('folder')}",
-        ],
-        ["reference fingerprint", reference.get("fingerprint")],
+        ),
+        ("fingerprint of the reference set", reference.get("fingerprint")),
     ]
-    settings = escape(json.dumps(manifest["settings"], indent=2, ensure_ascii=False))
-    return (
-        f'<section id="how" class="how"><h2>How this was made</h2>{table(["what", "which"], rows)}'
-        f"<h3>Settings</h3><pre>{settings}</pre></section>"
-    )
+    settings = json.dumps(manifest["settings"], indent=2, ensure_ascii=False)
+    return render(_PACKAGE, "how.html", rows=rows, settings=settings)
 
 
 def genus_anchor(genus: str) -> str:
-    """The fragment of a genus's gallery."""
+    """Return the fragment of a genus's gallery on the page."""
     return "genus-" + quote(genus, safe="").replace("%", "_")
 
 
-def _slide_link(slide_id: object, anchors: Mapping[str, str]) -> Html | str:
-    name = str(slide_id)
-    return Html(f'<a href="#{anchors[name]}">{escape(name)}</a>') if name in anchors else name
-
-
-def _count(value: Any, dot: bool = False) -> str:
+def _count(value: Any, dot: bool) -> str | None:
+    """Return a count as text, "dot" for a zero if `dot` is set, and None for a cell without a value."""
     if pd.isna(value) or value == "":
-        return ""
-    return '<span class="none" title="none found">&middot;</span>' if dot and value == 0 else f"{value:.0f}"
+        return None
+    return "dot" if dot and value == 0 else f"{value:.0f}"

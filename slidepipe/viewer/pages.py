@@ -52,7 +52,7 @@ def well_page(index: Index) -> str:
         sections.slide_table(results, anchors, links),
         "</main>",
     ]
-    return _page(f"Well {wells}", index, "well", {"genera": index.genera}, "\n".join(body), sections.STYLE)
+    return _page(f"Well {wells}", index, "well", {"genera": index.genera}, "\n".join(body), sections.style())
 
 
 def grid_page(index: Index) -> str:

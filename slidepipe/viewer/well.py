@@ -14,7 +14,7 @@ import pandas as pd
 from slidepipe.classification.object_table import STATES
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
-from slidepipe.report.chart import genera_in_order
+from slidepipe.report.chart_data import genera_in_order
 from slidepipe.report.gallery import read_objects
 from slidepipe.results import Results
 from slidepipe.review.corrected_counts import Audit, corrected_table, take_audit

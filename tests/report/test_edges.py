@@ -1,4 +1,4 @@
-"""Reports of wells in which little or nothing was found."""
+"""Reports of unusual results: almost nothing found, no depth, two wells, corrected counts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.synthetic import make_well
     ("statuses", "objects"),
     [({0: "failed", 1: "failed"}, 30), ({0: "barren", 1: "barren"}, 0), ({0: "failed", 1: "barren"}, 0), ({}, 3)],
 )
-def test_report_and_exports_of_nearly_nothing(tmp_path: Path, statuses: Mapping[int, str], objects: int) -> None:
+def test_report_of_nearly_empty_results(tmp_path: Path, statuses: Mapping[int, str], objects: int) -> None:
     folder = make_well(tmp_path / "r", 2, 3, statuses=statuses, objects=objects)
     write_report(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def test_report_and_exports_of_nearly_nothing(tmp_path: Path, statuses: Mapping[
     assert len(open_index(Results(folder)).lengths) == len(Results(folder).objects)
 
 
-def test_one_slide_whose_name_says_no_depth(tmp_path: Path) -> None:
+def test_report_without_depth(tmp_path: Path) -> None:
     folder = make_well(tmp_path / "r", 1, 3)
     for name in ("counts.csv", "counts_slides.csv"):
         table = getattr(Results(folder), name.removesuffix(".csv"))
@@ -39,7 +39,7 @@ def test_one_slide_whose_name_says_no_depth(tmp_path: Path) -> None:
     assert "1 samples" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_two_wells_in_one_folder_have_a_chart_each(tmp_path: Path) -> None:
+def test_report_of_two_wells(tmp_path: Path) -> None:
     folder = make_well(tmp_path / "r", 3, 3)
     for name in ("counts.csv", "counts_slides.csv"):
         table = getattr(Results(folder), name.removesuffix(".csv"))
@@ -51,7 +51,8 @@ def test_two_wells_in_one_folder_have_a_chart_each(tmp_path: Path) -> None:
     assert (folder / "report.html").read_text(encoding="utf-8").count("data:image/svg+xml") == 2
 
 
-def test_corrected_counts_are_told_from_raw_ones(tmp_path: Path) -> None:
+def test_report_corrected_counts(tmp_path: Path) -> None:
+    """The table of corrected counts is shown only if a correction was made."""
     folder = make_well(tmp_path / "r", 2, 3)
     header = "sample_id,well,depth_m,sample_type,genus,count,corrected,corrected_low,corrected_high,correction\n"
     whole = "(whole well),6407/6-5,,,aliscysta,37,31.5,27.1,36.2,corrected\n"

@@ -1,3 +1,5 @@
+"""The report page of a well."""
+
 import json
 import re
 import shutil
@@ -13,8 +15,8 @@ from PIL import Image
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError
 from slidepipe.report import write_report
-from slidepipe.report.clusters import group_alike
-from slidepipe.report.gallery import MOST_PICTURES, choose, read_objects, shelf_length
+from slidepipe.report.clusters import group_similar
+from slidepipe.report.gallery import MAX_PICTURES, choose_specimens, read_objects, specimens_per_row
 from slidepipe.results import Results
 from tests.synthetic import make_well
 
@@ -48,16 +50,18 @@ def page(well: Path) -> str:
     return (well / "report.html").read_text(encoding="utf-8")
 
 
-def test_opens_from_disk_without_a_network(page: str) -> None:
+def test_report_needs_no_network(page: str) -> None:
     tags = Tags(page)
     assert {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object", "embed"} == set()
     assert all(source.startswith("data:image/") for source in tags.all("img", "src"))
     assert not [link for link in tags.all("a", "href") if re.match(r"[a-z]+:|//", link)]
     assert "url(" not in page
-    assert "default-src 'none'" in dict(tags.found)["meta"].get("content", "") or "default-src 'none'" in page
+    policies = [attrs["content"] for _, attrs in tags.found if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_links_lead_somewhere(well: Path, page: str) -> None:
+def test_report_links(well: Path, page: str) -> None:
+    """Each id is unique, and each link leads to an id of the page or to a file next to it."""
     tags = Tags(page)
     ids = [attrs["id"] for _, attrs in tags.found if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -68,7 +72,8 @@ def test_links_lead_somewhere(well: Path, page: str) -> None:
             assert (well / link.replace("%20", " ")).exists()
 
 
-def test_failures_come_before_the_chart_and_are_no_zeros(well: Path, page: str) -> None:
+def test_report_failures(well: Path, page: str) -> None:
+    """Failures come before the chart, and a failed sample has empty cells instead of zeros."""
     assert page.index("cannot be opened") < page.index("Depth chart") < page.index('id="samples"')
     failed = Results(well).counts.query("status == 'failed'")["sample_id"].item()
     row = next(row for row in page[page.index('id="samples"') :].split("<tr>") if failed in row)
@@ -77,7 +82,8 @@ def test_failures_come_before_the_chart_and_are_no_zeros(well: Path, page: str) 
     assert set(cells[2:]) == {""}
 
 
-def test_every_picture_says_where_it_lies(well: Path, page: str) -> None:
+def test_report_captions(well: Path, page: str) -> None:
+    """Each caption has the object's id and its box."""
     places = {str(row.object_id): row for row in Results(well).objects.itertuples()}
     figures = re.findall(r"<figure.*?</figure>", page, re.S)
     assert len(figures) > 50
@@ -89,14 +95,15 @@ def test_every_picture_says_where_it_lies(well: Path, page: str) -> None:
         assert f">{row.object_id}</a>" in figure
 
 
-def test_a_frequent_unknown_is_the_first_group(well: Path, page: str) -> None:
+def test_report_unknown_groups(well: Path, page: str) -> None:
+    """The most frequent kind of unknown object is the first group."""
     unknown = int((Results(well).objects["state"] == "unknown").sum())
     first = re.search(r"Group 1: (\d+) objects", page)
     assert first is not None
-    assert int(first[1]) == unknown // 2  # every other unknown object that was made is of one kind
+    assert int(first[1]) == unknown // 2  # half of the unknown objects of the made-up well are of one kind
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_report_escapes_names(tmp_path: Path) -> None:
     folder = make_well(tmp_path / "r", 2, 2, objects=4, well="<b>1</b>", name=lambda slide_id: NASTY + slide_id[-6:])
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["settings"]["<script>"] = "</pre><script>"
@@ -109,12 +116,12 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(" in page
 
 
-def test_same_results_same_page(well: Path, page: str) -> None:
+def test_report_is_reproducible(well: Path, page: str) -> None:
     write_report(well)
     assert (well / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_command_and_folder_without_results(well: Path, tmp_path: Path) -> None:
+def test_report_command(well: Path, tmp_path: Path) -> None:
     (well / "report.html").unlink()
     assert CliRunner().invoke(main, ["report", str(well)]).exit_code == 0
     assert (well / "report.html").exists()
@@ -122,37 +129,46 @@ def test_command_and_folder_without_results(well: Path, tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_shelves_hold_the_ends_and_a_random_draw(well: Path) -> None:
+def test_choose_specimens(well: Path) -> None:
+    """The three rows are the most certain, the least certain, and a draw that depends on the name of the genus only."""
     objects = read_objects(Results(well)).query("state == 'accepted'")
-    most, least, drawn = choose(objects, 5, "azolla")
+    most, least, drawn = choose_specimens(objects, 5, "azolla")
     assert most.objects["p_value"].tolist() == sorted(objects["p_value"], reverse=True)[:5]
     assert least.objects["p_value"].tolist() == sorted(objects["p_value"])[:5]
-    assert drawn.objects["object_id"].tolist() == choose(objects, 5, "azolla")[2].objects["object_id"].tolist()
-    assert drawn.objects["object_id"].tolist() != choose(objects, 5, "spiniferites")[2].objects["object_id"].tolist()
-    (only,) = choose(objects.iloc[:4], 5, "azolla")
+    assert (
+        drawn.objects["object_id"].tolist() == choose_specimens(objects, 5, "azolla")[2].objects["object_id"].tolist()
+    )
+    assert (
+        drawn.objects["object_id"].tolist()
+        != choose_specimens(objects, 5, "spiniferites")[2].objects["object_id"].tolist()
+    )
+    (only,) = choose_specimens(objects.iloc[:4], 5, "azolla")
     assert len(only.objects) == 4
 
 
-def test_pictures_stay_within_what_a_page_may_hold() -> None:
+def test_specimens_per_row_limit() -> None:
     for genera in range(1, 100):
-        assert genera * (3 * shelf_length(genera) + 6) <= MOST_PICTURES
+        assert genera * (3 * specimens_per_row(genera) + 6) <= MAX_PICTURES
 
 
-def test_groups_hold_every_object_once() -> None:
+def test_group_similar() -> None:
+    """Each object is in one group, similar objects are together, and the result is the same each time."""
     rng = np.random.default_rng(3)
     alike = 5 + rng.normal(0, 0.05, (40, 8)) * np.arange(1, 9)
     embeddings = np.concatenate([alike, rng.normal(0, 3, (60, 8))]).astype(np.float32)
-    groups = group_alike(embeddings)
+    groups = group_similar(embeddings)
     assert sorted(np.concatenate([group.members for group in groups]).tolist()) == list(range(100))
     assert set(groups[0].members.tolist()) >= set(range(40))
-    assert groups[0].likeness > max(group.likeness for group in groups[1:] if len(group.members) > 4)
-    assert [group.members.tolist() for group in group_alike(embeddings)] == [group.members.tolist() for group in groups]
-    assert group_alike(embeddings[:0]) == []
-    assert group_alike(np.ones((3, 8), np.float32))[0].likeness == 1
+    assert groups[0].similarity > max(group.similarity for group in groups[1:] if len(group.members) > 4)
+    assert [group.members.tolist() for group in group_similar(embeddings)] == [
+        group.members.tolist() for group in groups
+    ]
+    assert group_similar(embeddings[:0]) == []
+    assert group_similar(np.ones((3, 8), np.float32))[0].similarity == 1
 
 
 @pytest.mark.parametrize("width_px", [1280, 390])
-def test_in_a_browser(well: Path, page: str, tmp_path: Path, width_px: int) -> None:
+def test_report_in_browser(well: Path, page: str, tmp_path: Path, width_px: int) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium is installed")
@@ -169,6 +185,6 @@ def test_in_a_browser(well: Path, page: str, tmp_path: Path, width_px: int) -> N
     )  # fmt: skip
     pixels = np.asarray(Image.open(shot).convert("L"))
     assert pixels.shape[1] == width_px
-    assert (pixels < 100).mean() > 0.01  # words and bars
-    # A page wider than the window would be cut: the margin at the right must be as empty as the one at the left.
+    assert (pixels < 100).mean() > 0.01  # text and bars
+    # A page that is wider than the window would be cut, so the right margin must be empty.
     assert (pixels[:, -8:] < 200).mean() < 0.01

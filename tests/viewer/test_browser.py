@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from slidepipe.config import load_config
+from slidepipe.html import taxon_name
 from slidepipe.pipeline.flow import run_well
 from slidepipe.review.labels import LABELS_FILE, WRONG_BOX, read_labels, read_missed
 from tests.synthetic import make_well
@@ -273,8 +274,10 @@ def test_look_relabel_undo_draw_and_see_the_counts_change(page: Any, server: Vie
     assert after.loc[sample, f"reviewed_{genus}"] == shown - 3
     assert (after.loc[sample, "labelled"], after.loc[sample, "missed"]) == (4, 1)
     report = (results / "report.html").read_text(encoding="utf-8")
-    assert "4 objects have a label, 1 fossils were drawn by hand" in report
-    assert f"<i>{genus}</i></td><td class=number>{shown}</td><td class=number>{shown - 3}</td>" in report
+    assert "4 objects have a label, and 1 fossils were drawn by hand" in report
+    assert (
+        f'<i>{taxon_name(genus)}</i></td><td class="number">{shown}</td><td class="number">{shown - 3}</td>' in report
+    )
 
 
 def test_a_killed_server_loses_nothing(page: Any, finished: Path, tmp_path: Path) -> None:
