@@ -4,10 +4,10 @@ from typing import Self
 
 import numpy as np
 
-from slidepipe.interfaces import Decisions
+from slidepipe.interfaces import Decisions, Head
 
 
-class NearestMean:
+class NearestMean(Head):
     name = "nearest-mean"
     version = "1"
 

@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from slidepipe.interfaces import Backbone
 
-class MeanColour:
+
+class MeanColour(Backbone):
     name = "mean-colour"
     dim = 6
     input_px = 32

@@ -89,7 +89,7 @@ class Workers:
 
 def has_published_mode(name: str) -> bool:
     """Whether the backbone itself follows the published preprocessing when its setting ``preprocessing`` says so."""
-    model = getattr(plugins.get_class("backbone", name), "Settings", None)
+    model = plugins.get_class("backbone", name).Settings
     field = getattr(model, "model_fields", {}).get("preprocessing")
     return field is not None and "published" in get_args(field.annotation)
 
@@ -171,7 +171,7 @@ def embed_part(
     images = [read_image(root / file) for file in files]
     squares = published_squares(images, backbone.input_px, own_crop=has_published_mode(spec.plugin.name))
     embeddings = embed_crops(backbone, list(squares), files, 1, spec.batch)
-    part = EmbeddedPart(embeddings, embeddings, getattr(backbone, "weights_sha256", None))
+    part = EmbeddedPart(embeddings, embeddings, backbone.weights_sha256)
     return part, perf_counter() - started
 
 

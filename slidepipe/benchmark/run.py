@@ -221,7 +221,7 @@ def _every_backbone(config: Config) -> Iterator[Config]:
 
 def _takes_argument(name: str) -> bool:
     try:
-        return bool(getattr(plugins.get_class("backbone", name), "takes_argument", False))
+        return bool(plugins.get_class("backbone", name).takes_argument)
     except PluginError:
         return False  # it is broken: scoring it says how
 

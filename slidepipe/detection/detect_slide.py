@@ -52,13 +52,8 @@ def detect_block(slide: SlideReader, grid: Grid, block: Block, detector: Detecto
     core = block.core
     offset = np.array([block.window.x0, block.window.y0], float)
     # A detector that can tell early what the halo owns need not look at it closely: the halo is nearly half of a window.
-    detect_owned = getattr(detector, "detect_owned", None)
-    found: Detections
-    if detect_owned is None:
-        found = detector.detect(window.region)
-    else:
-        left, top = block.window.x0, block.window.y0
-        found = detect_owned(window.region, (core.x0 - left, core.y0 - top, core.x1 - left, core.y1 - top))
+    left, top = block.window.x0, block.window.y0
+    found = detector.detect_owned(window.region, (core.x0 - left, core.y0 - top, core.x1 - left, core.y1 - top))
     owner = found.owner + offset
     owned = (owner[:, 0] >= core.x0) & (owner[:, 0] < core.x1) & (owner[:, 1] >= core.y0) & (owner[:, 1] < core.y1)
 

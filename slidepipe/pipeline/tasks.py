@@ -87,7 +87,7 @@ def embed_reference_part(spec: EmbedSpec, crops: CropSpec, root: Path, files: Se
     return EmbeddedPart(
         embed_images(spec, images, files),
         embed_images(spec, stored, files),
-        getattr(backbone, "weights_sha256", None),
+        backbone.weights_sha256,
     )
 
 

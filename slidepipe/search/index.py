@@ -254,7 +254,7 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     spec = embed_spec(config)
     now = spec.identity()
     backbone = get_backbone(spec.plugin, device)
-    now["weights_sha256"] = getattr(backbone, "weights_sha256", None)
+    now["weights_sha256"] = backbone.weights_sha256
     stored = results.manifest["backbone"]
     for name in _IDENTITY:
         if now.get(name) != stored.get(name):

@@ -19,9 +19,10 @@ COLOURS = {"amberina": (190, 130, 40), "brunella": (90, 50, 25), "viridia": (70,
 TORCH_PLUGIN = """
 import numpy as np
 import torch
+from slidepipe.interfaces import Backbone
 
 
-class Net:
+class Net(Backbone):
     name, dim, input_px, license, source = "net", 6, 32, "Apache-2.0", "tests"
 
     def load(self, device):

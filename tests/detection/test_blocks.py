@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from slidepipe.detection.blocks import CELL_PX, plan_blocks, plan_grid, read_window
 from slidepipe.detection.detect_slide import detect_block, merge_blocks
 from slidepipe.detectors.density.detector import DensityDetector
-from slidepipe.interfaces import Detections, Region
+from slidepipe.interfaces import Detections, Detector, Region
 from slidepipe.slides.geometry import Box, Level, SlideMeta
 from slidepipe.slides.reader import SlideReader, open_slide
 from tests import drawn
@@ -34,7 +34,7 @@ def meta_of(width: int, height: int, mpp: float, downsamples: list[float], bound
     )
 
 
-class PointDetector:
+class PointDetector(Detector):
     """Wants a halo; finds nothing."""
 
     name = "point"

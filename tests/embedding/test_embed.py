@@ -51,7 +51,7 @@ def test_eight_views_make_turns_alike() -> None:
 class Turning(Corners):
     """Says that flips and quarter turns make no difference to it (which its test does not need)."""
 
-    views = 1
+    orientation_invariant = True
 
 
 @settings(max_examples=10, deadline=None)

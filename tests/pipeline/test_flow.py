@@ -267,7 +267,8 @@ def test_a_plugin_that_raises_fails_its_slides_with_its_words(
 ) -> None:
     plugin = tmp_path / "breaks.py"
     plugin.write_text(
-        "class Breaks:\n"
+        "from slidepipe.interfaces import Detector\n"
+        "class Breaks(Detector):\n"
         "    name = 'breaks'\n    mpp = 1.0\n    halo_um = 10.0\n    align_px = 64\n"
         "    def detect(self, region):\n        raise ZeroDivisionError('by my own mistake')\n"
         "PLUGINS = [Breaks]\n"

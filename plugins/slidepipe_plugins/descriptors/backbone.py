@@ -1,27 +1,27 @@
 """The ``descriptors`` backbone: colour and the joint statistics of edges, ridges and spots (see ``features``)."""
 
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
-from slidepipe.interfaces import Fit, Float32Array, UInt8Array
+from slidepipe.interfaces import Backbone, Float32Array, UInt8Array
 from slidepipe_plugins.descriptors.features import DIM, SIDE_PX, describe
 
 
-class DescriptorBackbone:
+class DescriptorBackbone(Backbone):
     """Embeds a crop by fixed image statistics. Works on the CPU, at one thread, with numpy alone.
 
     An embedding does not depend on the batch it is computed in, nor on how the crop is turned or flipped (but for rounding).
     Plain Euclidean distances between embeddings are meaningful; every embedding has the same length.
     """
 
-    name: ClassVar[str] = "descriptors"
-    dim: int = DIM
-    input_px: int = SIDE_PX
-    fit: Fit = "pad"
-    views: int = 1  # its embeddings are the same for every flip and turn
-    license: ClassVar[str] = "Apache-2.0"
-    source: ClassVar[str] = (
+    name = "descriptors"
+    dim = DIM
+    input_px = SIDE_PX
+    fit = "pad"
+    orientation_invariant = True
+    license = "Apache-2.0"
+    source = (
         "computed by slidepipe_plugins.descriptors: optical density, log-covariance of derivatives, colour; no weights"
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from slidepipe import weights as weight_files
 from slidepipe.errors import PluginError, SettingsError, WeightsError
+from slidepipe.interfaces import Backbone
 from slidepipe.weights import HubFile
 from slidepipe_plugins.timm.known import remember, remembered
 from slidepipe_plugins.timm.settings import Preprocessing, Pretrained, TorchSettings, preprocessing_of
@@ -21,7 +22,7 @@ from slidepipe_plugins.timm.settings import Preprocessing, Pretrained, TorchSett
 if TYPE_CHECKING:
     import torch
 
-    from slidepipe.interfaces import Fit, Float32Array, UInt8Array
+    from slidepipe.interfaces import Float32Array, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,14 @@ class Network:
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
-class TorchBackbone:
-    """What all torch backbones share; a subclass says which network (:meth:`describe`)."""
+class TorchBackbone(Backbone):
+    """The base class of the torch backbones. A subclass chooses the network in `describe`."""
 
-    name: str
-    license: str
-    source: str
-    dim: int
-    weights_sha256: str
     Settings = TorchSettings
 
     def __init__(self, settings: TorchSettings) -> None:
         self.settings = settings
+        self.fit = settings.fit or ("squeeze" if settings.preprocessing == "published" else "pad")
         self._network: Network | None = None
         self._forward: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._device: torch.device | None = None
@@ -73,15 +70,11 @@ class TorchBackbone:
         """The preprocessing that the settings and the network's config come to."""
         return preprocessing_of(self.settings, self.network.pretrained, self.name)
 
+    # A property, because it depends on the network, and describing the network may read a file from the hub.
     @property
-    def input_px(self) -> int:
+    def input_px(self) -> int:  # type: ignore[override]  # nothing sets it
         """Side of the square crops that a run delivers, in pixels: what is left to do then is the centre crop."""
         return self.steps.resize_px
-
-    @property
-    def fit(self) -> Fit:
-        """How a run makes crops square."""
-        return self.settings.fit or ("squeeze" if self.settings.preprocessing == "published" else "pad")
 
     def load(self, device: str) -> Self:
         """Build the network, find, verify and load its weights, strictly.

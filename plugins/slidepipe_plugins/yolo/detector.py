@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slidepipe.errors import PluginError, SettingsError, WeightsError
-from slidepipe.interfaces import Detections
+from slidepipe.interfaces import Detections, Detector
 from slidepipe.weights import sha256_of
 from slidepipe_plugins.yolo.boxes import Layout, layout_of, parse, settle, suppress
 
@@ -25,7 +25,7 @@ _SHARE_OF_BOX = math.pi / 4
 """A box says nothing of the outline inside it; fossils are nearer to ellipses than to rectangles."""
 
 
-class YoloDetector:
+class YoloDetector(Detector):
     """Any YOLO-family model exported to ONNX: ``yolo:FILE.onnx``.
 
     The slide is cut into tiles of the model's input size on a grid that is fixed to the scan's bounds. Each tile answers

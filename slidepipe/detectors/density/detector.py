@@ -10,7 +10,7 @@ independent of blocks.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,7 +28,7 @@ from slidepipe.detectors.density.optical_density import (
 )
 from slidepipe.detectors.density.split import split_touching
 from slidepipe.errors import SlideError
-from slidepipe.interfaces import BoolArray, Detections, Region
+from slidepipe.interfaces import BoolArray, Detections, Detector, Region
 from slidepipe.masks import (
     Place,
     close,
@@ -122,10 +122,10 @@ class _Object:
     """Row and column of one pixel of the component that the object comes from."""
 
 
-class DensityDetector:
+class DensityDetector(Detector):
     """Objects by optical density against the local background (see the module)."""
 
-    name: ClassVar[str] = "density"
+    name = "density"
     Settings = DensitySettings
     align_px: int = CELL_PX
 
