@@ -26,8 +26,8 @@ def run(
         out: the RESULTS folder. The same call again resumes, and does nothing where all is done.
         config: a YAML file of settings, or a mapping of what would stand in one.
         settings: laid over the file: ``reference``, ``mpp``, ``plugins``; ``backbone``, ``head``, ``detector`` by name;
-            ``weights``, ``views``, ``alpha``, ``device``, ``workers``, ``scheduler``, ``on_error``; or any setting of the YAML
-            with ``__`` for its dots (``crops__margin=0.2``).
+            ``weights``, ``orientations``, ``companion``, ``alpha``, ``device``, ``workers``, ``scheduler``, ``on_error``; or
+            any setting of the YAML with ``__`` for its dots (``crops__margin=0.2``).
 
     Raises:
         SlidepipeError: bad input or settings. Slides that fail do not raise: see ``failures`` of the results.

@@ -75,64 +75,76 @@ def main(log_format: LogFormat | None, /, debug: bool) -> None:
     speak(log_format or "text", logging.DEBUG if debug else logging.WARNING)
 
 
+def _optional_int(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return the value of an option as a number."""
+    return None if value is None else int(value)
+
+
+def _orientations_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option --orientations."""
+    return click.option("--orientations", type=click.Choice(["1", "8"]), callback=_optional_int, help=help_text)
+
+
+#: The old name of --orientations. Delete it together with the entries of `slidepipe.config.RENAMED_SETTINGS`.
+_old_views_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--views", type=click.Choice(["1", "8"]), callback=_optional_int, hidden=True
+)
+
+
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(
-        [
-            click.option(
-                "--config",
-                type=EXISTING,
-                metavar="FILE",
-                help="Settings file (YAML); command line options override it.",
-            ),
-            click.option("--reference", type=EXISTING, metavar="DIR", help="Labelled crops, one folder per genus."),
-            click.option("--backbone", metavar="NAME", help="Backbone plugin; see 'slidepipe plugins list'."),
-            click.option("--weights", type=EXISTING, metavar="FILE", help="Weight file of the backbone."),
-            click.option(
-                "--views",
-                type=click.Choice(["1", "8"]),
-                help="Orientations averaged per embedding [default: the backbone's own].",
-            ),
-            click.option("--head", metavar="NAME", help="Head plugin; see 'slidepipe plugins list'."),
-            click.option(
-                "--alpha",
-                type=float,
-                metavar="X",
-                help="Largest fraction of a genus's fossils that may be left unknown.",
-            ),
-            click.option("--detector", metavar="NAME", help="Detector plugin; see 'slidepipe plugins list'."),
-            click.option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N."),
-            click.option(
-                "--mpp",
-                type=float,
-                metavar="X",
-                help="Micrometres per pixel, if the scan does not record it or is wrong.",
-            ),
-            click.option("--workers", type=int, metavar="N", help="Worker processes [default: one per core]."),
-            click.option(
-                "--scheduler",
-                metavar="WHERE",
-                help="local, threads, tcp://HOST:PORT, a scheduler FILE.json, or slurm [default: local].",
-            ),
-            click.option(
-                "--dashboard/--no-dashboard",
-                default=None,
-                help="Show Dask's dashboard [default: only in a terminal].",
-            ),
-            click.option(
-                "--plugin",
-                "plugins",
-                type=EXISTING,
-                multiple=True,
-                metavar="FILE.py",
-                help="Plugin file; may be repeated.",
-            ),
-            click.option(
-                "--on-error",
-                type=click.Choice(["continue", "stop"]),
-                help="What to do when a slide fails [default: continue].",
-            ),
-        ]
-    ):
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        click.option(
+            "--config",
+            type=EXISTING,
+            metavar="FILE",
+            help="Settings file (YAML); command line options override it.",
+        ),
+        click.option("--reference", type=EXISTING, metavar="DIR", help="Labelled crops, one folder per genus."),
+        click.option("--backbone", metavar="NAME", help="Backbone plugin; see 'slidepipe plugins list'."),
+        click.option("--weights", type=EXISTING, metavar="FILE", help="Weight file of the backbone."),
+        _orientations_option("Orientations averaged per embedding [default: the backbone's own]."),
+        _old_views_option,
+        click.option("--head", metavar="NAME", help="Head plugin; see 'slidepipe plugins list'."),
+        click.option(
+            "--alpha",
+            type=float,
+            metavar="X",
+            help="Largest fraction of a genus's fossils that may be left unknown.",
+        ),
+        click.option("--detector", metavar="NAME", help="Detector plugin; see 'slidepipe plugins list'."),
+        click.option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--mpp",
+            type=float,
+            metavar="X",
+            help="Micrometres per pixel, if the scan does not record it or is wrong.",
+        ),
+        click.option("--workers", type=int, metavar="N", help="Worker processes [default: one per core]."),
+        click.option(
+            "--scheduler",
+            metavar="WHERE",
+            help="local, threads, tcp://HOST:PORT, a scheduler FILE.json, or slurm [default: local].",
+        ),
+        click.option(
+            "--dashboard/--no-dashboard",
+            default=None,
+            help="Show Dask's dashboard [default: only in a terminal].",
+        ),
+        click.option(
+            "--plugin",
+            "plugins",
+            type=EXISTING,
+            multiple=True,
+            metavar="FILE.py",
+            help="Plugin file; may be repeated.",
+        ),
+        click.option(
+            "--on-error",
+            type=click.Choice(["continue", "stop"]),
+            help="What to do when a slide fails [default: continue].",
+        ),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -166,7 +178,6 @@ def run(
     speak(log_format, logging.DEBUG if ctx.parent and ctx.parent.params.get("debug") else logging.WARNING)
     logging.getLogger("slidepipe.run").setLevel(logging.INFO)
     settings["plugins"] = [str(path) for path in settings["plugins"]] or None
-    settings["views"] = int(settings["views"]) if settings["views"] else None
     loaded = load_config(config, overrides_from_names(settings))
     bars = None if log_format == "text" else False
     if each:
@@ -396,9 +407,8 @@ def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
 )
 @click.option("--config", type=EXISTING, metavar="FILE", help="Settings file (YAML), including those of the backbone.")
 @click.option("--weights", type=EXISTING, metavar="FILE", help="Weight file of the backbone.")
-@click.option(
-    "--views", type=click.Choice(["1", "8"]), help="Number of orientations averaged under the slidepipe protocol."
-)
+@_orientations_option("Number of orientations averaged under the slidepipe protocol.")
+@_old_views_option
 @click.option("--head", metavar="NAME", help="Head plugin; see 'slidepipe plugins list'.")
 @click.option(
     "--alpha", type=float, metavar="X", help="Largest fraction of a genus's fossils that may be left unknown."
@@ -431,7 +441,6 @@ def benchmark(
             "benchmark: name a backbone (see 'slidepipe plugins list'), or give --all or --config FILE"
         )
     settings["plugins"] = [str(path) for path in settings["plugins"]] or None
-    settings["views"] = int(settings["views"]) if settings["views"] else None
     loaded = load_config(config, overrides_from_names({**settings, "backbone": name}))
     outcome = run_benchmark(loaded, out, data, protocol, every, lambda line: click.echo(line, err=True))
     click.echo(outcome.text)

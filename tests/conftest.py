@@ -56,7 +56,7 @@ def config(colour_well: Path, test_plugins: Path) -> dict[str, Any]:
     return {
         "reference": str(colour_well / "reference"),
         "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1, "beside": None},
+        "backbone": {"name": "mean-colour", "orientations": 1, "companion": None},
         "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
         "run": {"scheduler": "threads", "workers": 2},
     }

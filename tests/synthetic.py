@@ -111,7 +111,7 @@ def _manifest(names: list[str], entries: list[dict[str, object]]) -> dict[str, o
         "slidepipe": "0.1.0",
         "written": "2026-01-01T00:00:00+00:00",
         "well": "well",
-        "settings": {"backbone": {"name": "drawn", "views": 8}},
+        "settings": {"backbone": {"name": "drawn", "orientations": 8}},
         "backbone": {
             "name": "drawn", "version": "1", "settings": {}, "files": [], "views": 8, "weights_sha256": "ab" * 32,
             "license": "Apache-2.0", "source": "tests",

@@ -1,4 +1,4 @@
-"""The registry: metadata only, errors that name whose fault it is, local files."""
+"""The plugin registry: listing, building, plugin files, plugins of the old form, error messages."""
 
 import json
 import multiprocessing
@@ -7,18 +7,24 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from slidepipe import plugins
+from slidepipe.classification.reference_set import ReferenceSet, fit_head
 from slidepipe.errors import PluginError, SettingsError
+from slidepipe.interfaces import Backbone, Detector, Head
+from slidepipe.plugins import old_form, registry
 
 BACKBONE = """
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from slidepipe.interfaces import Backbone
 {first}
-class Grey:
+class Grey(Backbone):
     name = "grey"
     dim = 1
     input_px = 8
@@ -42,8 +48,10 @@ class Grey:
 
 
 @pytest.fixture(autouse=True)
-def _forget_local_files(monkeypatch):
-    monkeypatch.setattr(plugins, "_local_files", {})
+def _fresh_registry(monkeypatch):
+    monkeypatch.setattr(old_form, "_warned", set())
+    with patch.dict(registry.registered_classes, clear=True):
+        yield
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(site)
 
     yield lay_out
-    for module_name in [name for name in sys.modules if name.startswith("stranger")]:
+    for module_name in [name for name in sys.modules if name.startswith("acme")]:
         del sys.modules[module_name]
 
 
@@ -73,8 +81,8 @@ def info_of(name, kind="backbone"):
     return [info for info in plugins.list_plugins(kind) if info.name == name]
 
 
-def test_listing_imports_neither_plugins_nor_anything_heavy(install, tmp_path):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey("raise SystemExit('imported')"))
+def test_listing_imports_no_plugin(install, tmp_path):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey("raise SystemExit('imported')"))
     code = (
         "import sys, json; from slidepipe.plugins import list_plugins; names = [i.name for i in list_plugins()];"
         "print(json.dumps([names, sorted(sys.modules)]))"
@@ -85,29 +93,29 @@ def test_listing_imports_neither_plugins_nor_anything_heavy(install, tmp_path):
     )
     names, modules = json.loads(ran.stdout)
     assert "grey" in names
-    assert not {"torch", "numpy", "pydantic", "timm", "onnxruntime", "stranger_one"} & set(modules)
+    assert not {"torch", "numpy", "pydantic", "timm", "onnxruntime", "acme_one"} & set(modules)
 
 
-def test_an_installed_plugin_is_listed_built_and_runs(install):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
+def test_installed_plugin(install):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
     (info,) = info_of("grey")
-    assert (info.distribution, info.version, info.value) == ("stranger-one", "1.2.3", "stranger_one:Grey")
+    assert (info.distribution, info.version, info.value) == ("acme-one", "1.2.3", "acme_one:Grey")
     assert info.error is None
     backbone = plugins.create("backbone", "grey", {"gain": 2}, weights=Path("w.pth")).load("cpu")
     assert str(backbone.settings.weights) == "w.pth"
     assert backbone.embed(np.full((2, 8, 8, 3), 3, np.uint8)).tolist() == [[6.0], [6.0]]
 
 
-def test_a_plugin_that_fails_to_import_spoils_only_itself(install):
-    install("stranger-bad", "[slidepipe.backbones]\nbad = stranger_bad:Grey\n", grey("raise ValueError('no\\nluck')"))
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
-    with pytest.raises(PluginError, match=r"'bad' from stranger-bad 1\.2\.3 cannot be imported: ValueError: no luck$"):
+def test_failing_import_affects_one_plugin(install):
+    install("acme-bad", "[slidepipe.backbones]\nbad = acme_bad:Grey\n", grey("raise ValueError('no\\nluck')"))
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
+    with pytest.raises(PluginError, match=r"'bad' from acme-bad 1\.2\.3 cannot be imported: ValueError: no luck$"):
         plugins.create("backbone", "bad")
     assert plugins.create("backbone", "grey").name == "grey"
 
 
-def test_a_plugin_that_exits_on_import_is_an_error_not_an_exit(install):
-    install("stranger-bad", "[slidepipe.backbones]\nbad = stranger_bad:Grey\n", grey("raise SystemExit(3)"))
+def test_exit_on_import(install):
+    install("acme-bad", "[slidepipe.backbones]\nbad = acme_bad:Grey\n", grey("raise SystemExit(3)"))
     with pytest.raises(PluginError, match="SystemExit: 3"):
         plugins.get_class("backbone", "bad")
 
@@ -115,24 +123,24 @@ def test_a_plugin_that_exits_on_import_is_an_error_not_an_exit(install):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("bad stranger_bad Grey", "not of the form name = module:Class"),
-        ("bad = stranger_bad", "not of the form module:Class"),
-        ("bad = stranger_absent:Grey", "module stranger_absent is not installed"),
+        ("bad acme_bad Grey", "not of the form name = module:Class"),
+        ("bad = acme_bad", "not of the form module:Class"),
+        ("bad = acme_absent:Grey", "module acme_absent is not installed"),
     ],
 )
-def test_broken_metadata_is_listed_with_its_reason_and_spoils_only_itself(install, line, reason):
-    install("stranger-bad", f"[slidepipe.backbones]\n{line}\n", grey())
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
-    (bad,) = [info for info in plugins.list_plugins() if info.distribution == "stranger-bad"]
+def test_broken_metadata(install, line, reason):
+    install("acme-bad", f"[slidepipe.backbones]\n{line}\n", grey())
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
+    (bad,) = [info for info in plugins.list_plugins() if info.distribution == "acme-bad"]
     assert reason in str(bad.error)
-    with pytest.raises(PluginError, match=r"stranger-bad 1\.2\.3 cannot be used"):
+    with pytest.raises(PluginError, match=r"acme-bad 1\.2\.3 cannot be used"):
         plugins.get_class("backbone", bad.name)
     assert plugins.create("backbone", "grey").name == "grey"
 
 
-def test_a_distribution_without_a_name_is_listed_as_broken(install, tmp_path):
-    install("stranger-bad", "[slidepipe.backbones]\nbad = stranger_bad:Grey\n", grey())
-    (tmp_path / "site-stranger-bad" / "stranger_bad-1.2.3.dist-info" / "METADATA").write_text("")
+def test_package_without_name(install, tmp_path):
+    install("acme-bad", "[slidepipe.backbones]\nbad = acme_bad:Grey\n", grey())
+    (tmp_path / "site-acme-bad" / "acme_bad-1.2.3.dist-info" / "METADATA").write_text("")
     (bad,) = info_of("bad")
     assert "has no name" in str(bad.error)
 
@@ -140,40 +148,42 @@ def test_a_distribution_without_a_name_is_listed_as_broken(install, tmp_path):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("stranger_one:Absent", "has no Absent"),
-        ("stranger_one:np", "is not a class"),
-        ("stranger_one:Grey.Settings", "has no method load, embed"),
+        ("acme_one:Absent", "has no Absent"),
+        ("acme_one:np", "is not a class"),
+        ("acme_one:Grey.Settings", "has no method load, embed"),
     ],
 )
-def test_what_is_no_backbone_is_refused(install, value, reason):
-    install("stranger-one", f"[slidepipe.backbones]\ngrey = {value}\n", grey())
-    with pytest.raises(PluginError, match=rf"'grey' from stranger-one 1\.2\.3 is broken: .*{reason}"):
+def test_entry_point_is_no_backbone(install, value, reason):
+    install("acme-one", f"[slidepipe.backbones]\ngrey = {value}\n", grey())
+    with pytest.raises(PluginError, match=rf"'grey' from acme-one 1\.2\.3 is broken: .*{reason}"):
         plugins.get_class("backbone", "grey")
 
 
-def test_a_missing_attribute_breaks_the_contract(install):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey().replace("license", "licence"))
-    with pytest.raises(PluginError, match="breaks its contract: it has no license"):
+def test_missing_attribute(install):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey().replace("license", "licence"))
+    with pytest.raises(
+        PluginError, match=r"'grey' from acme-one 1\.2\.3 has no attribute license\. Add it to class Grey"
+    ):
         plugins.create("backbone", "grey")
 
 
-def test_a_name_claimed_twice_names_both_and_only_when_asked_for(install):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
-    install("stranger-two", "[slidepipe.backbones]\ngrey = stranger_two:Grey\nfine = stranger_two:Grey\n", grey())
+def test_name_claimed_twice(install):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
+    install("acme-two", "[slidepipe.backbones]\ngrey = acme_two:Grey\nfine = acme_two:Grey\n", grey())
     both = info_of("grey")
     assert len(both) == 2
-    assert all("stranger-one 1.2.3 and stranger-two 1.2.3" in str(info.error) for info in both)
-    with pytest.raises(PluginError, match=r"claimed by stranger-one 1\.2\.3 and stranger-two 1\.2\.3"):
+    assert all("acme-one 1.2.3 and acme-two 1.2.3" in str(info.error) for info in both)
+    with pytest.raises(PluginError, match=r"claimed by acme-one 1\.2\.3 and acme-two 1\.2\.3"):
         plugins.create("backbone", "grey")
     assert plugins.create("backbone", "fine").dim == 1
 
 
-def test_a_shadowed_distribution_of_the_same_name_is_no_clash(install, tmp_path):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
-    twin = tmp_path / "site-older" / "stranger_one-1.0.dist-info"
+def test_shadowed_package(install, tmp_path):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
+    twin = tmp_path / "site-older" / "acme_one-1.0.dist-info"
     twin.mkdir(parents=True)
-    (twin / "METADATA").write_text("Metadata-Version: 2.1\nName: Stranger_One\nVersion: 1.0\n")
-    (twin / "entry_points.txt").write_text("[slidepipe.backbones]\ngrey = stranger_one:Grey\n")
+    (twin / "METADATA").write_text("Metadata-Version: 2.1\nName: Acme_One\nVersion: 1.0\n")
+    (twin / "entry_points.txt").write_text("[slidepipe.backbones]\ngrey = acme_one:Grey\n")
     sys.path.append(str(twin.parent))
     try:
         assert [info.version for info in info_of("grey")] == ["1.2.3"]
@@ -181,45 +191,53 @@ def test_a_shadowed_distribution_of_the_same_name_is_no_clash(install, tmp_path)
         sys.path.remove(str(twin.parent))
 
 
-def test_an_unknown_name_lists_the_nearest_and_what_there_is(install):
-    install("stranger-one", "[slidepipe.backbones]\nstranger-grey = stranger_one:Grey\n", grey())
+def test_unknown_name(install):
+    install("acme-one", "[slidepipe.backbones]\nacme-grey = acme_one:Grey\n", grey())
     with pytest.raises(
-        PluginError, match=r"'stranger-gray' is unknown; did you mean stranger-grey.*; available: .*grey"
+        PluginError, match=r"unknown backbone 'acme-gray'\. Did you mean acme-grey.*\? Available: .*grey"
     ):
-        plugins.get_class("backbone", "stranger-gray")
-    with pytest.raises(PluginError, match=r"it is a backbone"):
-        plugins.get_class("head", "stranger-grey")
+        plugins.get_class("backbone", "acme-gray")
+    with pytest.raises(PluginError, match=r"unknown head 'acme-grey'\. It is a backbone\."):
+        plugins.get_class("head", "acme-grey")
 
 
-def test_kinds_are_three():
-    with pytest.raises(PluginError, match="use one of backbone, head, detector"):
+def test_unknown_kind():
+    with pytest.raises(
+        PluginError, match=r"unknown plugin kind 'cropper'\. Use one of backbone, head, detector, reader"
+    ):
         plugins.find("cropper", "x")
 
 
 @pytest.mark.parametrize("extra", ["forbid", "ignore"])
-def test_settings_errors_are_one_line_with_plugin_setting_and_choice(install, extra):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey(extra=extra))
-    with pytest.raises(SettingsError, match=r"^backbone 'grey' has no setting gian; its settings: gain, weights$"):
+def test_settings_errors(install, extra):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey(extra=extra))
+    with pytest.raises(SettingsError, match=r"^backbone 'grey' has no setting gian\. Known settings: gain, weights$"):
         plugins.create("backbone", "grey", {"gian": 2})
     with pytest.raises(
-        SettingsError, match=r"^backbone 'grey': setting gain: .*number.*; its settings: gain, weights$"
+        SettingsError, match=r"^backbone 'grey': setting gain: .*number.*\. Known settings: gain, weights$"
     ):
         plugins.create("backbone", "grey", {"gain": "much"})
 
 
-def test_without_settings_there_is_nothing_to_set(tmp_path):
+def test_plugin_without_settings(tmp_path):
     file = tmp_path / "heads.py"
-    file.write_text("class Nay:\n    name = 'nay'\n    def fit(self, e, g, a): ...\n    def predict(self, e): ...\n")
+    file.write_text(
+        "from slidepipe.interfaces import Head\n"
+        "class Nay(Head):\n    name = 'nay'\n    def fit(self, e, g, a): ...\n    def predict(self, e): ...\n"
+    )
     plugins.register_file(file)
     assert plugins.create("head", "nay").name == "nay"
-    with pytest.raises(SettingsError, match="takes no settings: remove k"):
+    with pytest.raises(SettingsError, match=r"has no settings\. Remove k"):
         plugins.create("head", "nay", {"k": 3})
-    with pytest.raises(SettingsError, match="takes no weight file"):
+    with pytest.raises(SettingsError, match=r"takes no weights file\. Remove --weights"):
         plugins.create("head", "nay", {}, weights=Path("w.pth"))
 
 
 ARGUMENT = """
-class Finder:
+from slidepipe.interfaces import Detector
+
+
+class Finder(Detector):
     name = "finder"
     mpp, halo_um, align_px = 1.0, 10.0, 1
     takes_argument = True
@@ -232,27 +250,27 @@ class Finder:
 """
 
 
-def test_a_name_with_a_colon_carries_an_argument(tmp_path):
+def test_argument_after_colon(tmp_path):
     file = tmp_path / "finder.py"
     file.write_text(ARGUMENT)
     (info,) = plugins.register_file(file)
     assert (info.kind, info.name, info.distribution) == ("detector", "finder", str(file))
     assert plugins.create("detector", "finder:a/b:c.onnx").argument == "a/b:c.onnx"
-    with pytest.raises(PluginError, match=r"write finder:FILE\.onnx"):
+    with pytest.raises(PluginError, match=r"Write finder:FILE\.onnx"):
         plugins.create("detector", "finder")
     with pytest.raises(PluginError, match=r"from .*finder\.py cannot be built: RuntimeError: cannot"):
         plugins.create("detector", "finder:bad")
 
 
-def test_an_argument_for_a_plugin_that_takes_none(install):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
-    with pytest.raises(PluginError, match="write grey instead of grey:x"):
+def test_unexpected_argument(install):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
+    with pytest.raises(PluginError, match="Write grey instead of grey:x"):
         plugins.create("backbone", "grey:x")
 
 
-def test_a_local_file_counts_what_is_written_in_it(tmp_path):
+def test_plugin_file(tmp_path):
     file = tmp_path / "my backbones.py"
-    file.write_text(grey("from slidepipe.interfaces import Backbone\n") + "\nclass _Hidden(Grey): ...\n")
+    file.write_text(grey("from slidepipe.interfaces import Head\n") + "\nclass _Hidden(Grey): ...\n")
     infos = plugins.register_file(file)
     assert [info.name for info in infos] == ["grey"]
     assert plugins.register_file(file) == infos
@@ -260,7 +278,7 @@ def test_a_local_file_counts_what_is_written_in_it(tmp_path):
     assert plugins.create("backbone", "grey").name == "grey"
 
 
-def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path):
+def test_edited_plugin_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(grey())
     plugins.register_file(file)
@@ -270,17 +288,17 @@ def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path):
     assert plugins.create("backbone", "grey").dim == 2
 
 
-def test_a_local_file_may_say_which(tmp_path):
+def test_plugins_list_in_file(tmp_path):
     file = tmp_path / "two.py"
     file.write_text(grey() + "\nclass Other(Grey):\n    name = 'other'\nPLUGINS = [Other]\n")
     assert [info.name for info in plugins.register_file(file)] == ["other"]
 
 
-def test_a_local_file_that_claims_an_installed_name_is_a_clash(install, tmp_path):
-    install("stranger-one", "[slidepipe.backbones]\ngrey = stranger_one:Grey\n", grey())
+def test_plugin_file_claims_installed_name(install, tmp_path):
+    install("acme-one", "[slidepipe.backbones]\ngrey = acme_one:Grey\n", grey())
     (tmp_path / "mine.py").write_text(grey())
     plugins.register_file(tmp_path / "mine.py")
-    with pytest.raises(PluginError, match=r"claimed by .*mine\.py and stranger-one 1\.2\.3|stranger-one 1\.2\.3 and"):
+    with pytest.raises(PluginError, match=r"'grey' is claimed by .*mine\.py and acme-one 1\.2\.3\. Uninstall"):
         plugins.create("backbone", "grey")
 
 
@@ -294,7 +312,7 @@ def test_a_local_file_that_claims_an_installed_name_is_a_clash(install, tmp_path
         ("class A:\n    def detect(self, region): ...\n", "class A needs a name"),
     ],
 )
-def test_a_local_file_without_plugins_is_an_error_that_names_it(tmp_path, text, reason):
+def test_plugin_file_without_plugins(tmp_path, text, reason):
     file = tmp_path / "broken.py"
     file.write_text(text)
     before = set(sys.modules)
@@ -303,11 +321,11 @@ def test_a_local_file_without_plugins_is_an_error_that_names_it(tmp_path, text, 
     assert not {name for name in set(sys.modules) - before if name.startswith("slidepipe_plugin")}
 
 
-def test_a_local_file_that_is_not_there_or_not_python(tmp_path):
+def test_missing_plugin_file(tmp_path):
     with pytest.raises(PluginError, match=r"absent\.py: the plugin file cannot be read"):
         plugins.register_file(tmp_path / "absent.py")
     (tmp_path / "plugin.txt").write_text("x = 1")
-    with pytest.raises(PluginError, match=r"must be Python source that ends in \.py"):
+    with pytest.raises(PluginError, match=r"plugin\.txt: not a Python file\. Give a plugin file that ends in \.py"):
         plugins.register_file(tmp_path / "plugin.txt")
 
 
@@ -316,7 +334,7 @@ def embed_elsewhere(file, pickled, queue):
     queue.put(pickle.loads(pickled).embed(np.full((1, 8, 8, 3), 5, np.uint8)).tolist())  # noqa: S301 (made above)
 
 
-def test_a_spawned_worker_that_registers_the_file_unpickles_its_plugins(tmp_path):
+def test_unpickle_in_spawned_worker(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(grey())
     plugins.register_file(file)
@@ -329,7 +347,105 @@ def test_a_spawned_worker_that_registers_the_file_unpickles_its_plugins(tmp_path
     worker.join()
 
 
-def test_the_working_directory_is_never_searched(tmp_path, monkeypatch):
+def test_working_directory_is_not_searched(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(grey())
     monkeypatch.chdir(tmp_path)
     assert not info_of("grey")
+
+
+def test_interfaces_import_no_heavy_package():
+    code = "import sys, slidepipe.interfaces; print(*({'torch', 'pydantic', 'scipy', 'pandas'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
+
+
+def test_package_is_typed():
+    assert Path(plugins.__file__).parent.with_name("py.typed").is_file()
+
+
+@pytest.mark.parametrize("kind", ["backbone", "head", "detector"])
+def test_built_in_plugins_derive_from_base_class(kind, caplog):
+    base = {"backbone": Backbone, "head": Head, "detector": Detector}[kind]
+    infos = [info for info in plugins.list_plugins(kind) if info.distribution == "slidepipe"]
+    assert infos
+    for info in infos:
+        assert issubclass(plugins.get_class(kind, info.name), base)
+    assert not caplog.records
+
+
+def test_abstract_class_in_file_is_no_plugin(tmp_path):
+    """A class that inherits an abstract method without implementing it is not registered."""
+    file = tmp_path / "mine.py"
+    file.write_text(grey() + "\nclass Base(Backbone):\n    name = 'base'\n    def load(self, device): return self\n")
+    assert [info.name for info in plugins.register_file(file)] == ["grey"]
+
+
+# Plugins of the old form
+
+
+def old_form_class(tmp_path, kind, source):
+    """Register a file with one plugin called `old`, and return its class and the plugin."""
+    (tmp_path / "old.py").write_text(source)
+    plugins.register_file(tmp_path / "old.py")
+    return plugins.get_class(kind, "old"), plugins.create(kind, "old")
+
+
+def test_old_backbone(tmp_path, caplog):
+    source = grey().replace("(Backbone)", "").replace('name = "grey"', "name = 'old'\n    views = 1")
+    cls, backbone = old_form_class(tmp_path, "backbone", source)
+    assert (backbone.orientation_invariant, backbone.fit, backbone.weights_sha256) == (True, "squeeze", None)
+    assert (cls.version, cls.takes_argument) == (None, False)
+    names, base_class = (record.getMessage() for record in caplog.records)
+    assert "'old' from" in names
+    assert "'views' has a new name. Write orientation_invariant = True instead of views = 1" in names
+    assert "Write class Grey(Backbone), imported from slidepipe.interfaces" in base_class
+    assert pickle.loads(pickle.dumps(backbone)).embed(np.zeros((1, 8, 8, 3), np.uint8)).tolist() == [[0.0]]  # noqa: S301
+
+
+def test_old_name_on_new_base_class(tmp_path, caplog):
+    source = (
+        grey().replace('name = "grey"', "name = 'old'").replace("self.settings =", "self.views = 1; self.settings =")
+    )
+    _, backbone = old_form_class(tmp_path, "backbone", source)
+    assert backbone.orientation_invariant is True
+    (record,) = caplog.records
+    assert "'views' has a new name" in record.getMessage()
+
+
+def test_new_name_overrides_inherited_old_name(tmp_path):
+    source = grey().replace('name = "grey"', "name = 'parent'\n    views = 1")
+    source += "\nclass Child(Grey):\n    name = 'old'\n    orientation_invariant = False\n"
+    _, backbone = old_form_class(tmp_path, "backbone", source)
+    assert backbone.orientation_invariant is False
+
+
+OLD_HEAD = """
+class Old:
+    name = "old"
+    fits_crops = {fits_crops}
+    def fit(self, embeddings, genera, alpha{argument}):
+        self.given = {given}
+        return self
+    def predict(self, embeddings): ...
+"""
+
+
+@pytest.mark.parametrize("fits_crops", [True, False])
+def test_old_head(tmp_path, caplog, fits_crops):
+    argument, given = (", as_crops=None", "as_crops") if fits_crops else ("", "embeddings")
+    _, head = old_form_class(tmp_path, "head", OLD_HEAD.format(fits_crops=fits_crops, argument=argument, given=given))
+    rows, crop_like = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
+    assert (
+        fit_head(head, ReferenceSet(rows, crop_like, np.array(["a", "b"]), np.array(["f", "g"]), "", None), 0.1) is head
+    )
+    assert head.given is (crop_like if fits_crops else rows)
+    assert "Write class Old(Head)" in caplog.text
+    assert "Write a method fit_with_crop_like instead of fits_crops" in caplog.text
+
+
+def test_old_detector(tmp_path, caplog):
+    source = "class Old:\n    name = 'old'\n    mpp, halo_um, align_px = 1.0, 10.0, 1\n"
+    _, detector = old_form_class(tmp_path, "detector", source + "    def detect(self, region): return region, 'all'\n")
+    assert detector.detect_owned("region", (0, 0, 1, 1)) == ("region", "all")
+    (record,) = caplog.records
+    assert "Write class Old(Detector), imported from slidepipe.interfaces" in record.getMessage()

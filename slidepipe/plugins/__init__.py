@@ -8,7 +8,7 @@ The name of a plugin can carry an argument after a colon: `timm:vit_tiny_patch16
 point is the part before the colon. The class sets `takes_argument = True` and receives the keyword `argument`.
 """
 
-from slidepipe.plugins.build import build, create, get_class
+from slidepipe.plugins.creation import build, create, get_class
 from slidepipe.plugins.kinds import KINDS, Kind, PluginKind
 from slidepipe.plugins.local_files import register_file, register_files, registered_files
 from slidepipe.plugins.registry import PluginInfo, find, list_plugins

@@ -1,6 +1,6 @@
 """Keep plugins of the old form working for one release: no base class, old names of members.
 
-This module is the only place that knows the old names. Delete it, and its two calls in `build`, with the release after
+This module is the only place that knows the old names. Delete it, and its calls in `creation.py`, with the release after
 next.
 """
 

@@ -110,7 +110,7 @@ def test_all_is_one_table_and_a_failure_is_a_row(tmp_path, images, test_plugins,
     plugin = tmp_path / "net.py"
     plugin.write_text(TORCH_PLUGIN)
     out, settings = tmp_path / "out", tmp_path / "settings.yaml"
-    settings.write_text("backbone: {beside: null}\n")  # descriptors are not among what is installed here
+    settings.write_text("backbone: {companion: null}\n")  # descriptors are not among what is installed here
     options = [
         "--data",
         images,

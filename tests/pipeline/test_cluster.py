@@ -18,7 +18,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_plugi
     settings.write_text(
         f"reference: {colour_well / 'reference'}\n"
         f"plugins: [{test_plugins}]\n"
-        "backbone: {name: mean-colour, views: 1}\n"
+        "backbone: {name: mean-colour, orientations: 1}\n"
         "head: {alpha: 0.05, settings: {metric: euclidean}}\n"
         "detector: {block_px: 256}\n"  # several tasks a slide
     )

@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_p
     settings = {
         "reference": str(colour_well / "reference"),
         "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1, "beside": None},
+        "backbone": {"name": "mean-colour", "orientations": 1, "companion": None},
         "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
         "run": {"scheduler": "local", "workers": 2},
     }
@@ -128,9 +128,9 @@ def test_another_backbone_embeds_again_from_stored_crops(
     shutil.copytree(finished, out)
     kept = [SlideStore.in_results(out, "1_2-3 100 mDC").folder / stage / "zarr.json" for stage in ("boxes", "crops")]
     before = [path.stat().st_mtime_ns for path in kept]
-    run(colour_well / "well", out, config, backbone={"name": "mean-colour", "views": 8})
+    run(colour_well / "well", out, config, backbone={"name": "mean-colour", "orientations": 8})
     assert [path.stat().st_mtime_ns for path in kept] == before
-    assert slidepipe.open_results(out).manifest["settings"]["backbone"]["views"] == 8
+    assert slidepipe.open_results(out).manifest["settings"]["backbone"]["orientations"] == 8
 
 
 def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
@@ -140,13 +140,13 @@ def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
     shutil.copytree(finished, out)
     backbone, slide = MeanColour().load("cpu"), "1_2-3 200,5 mC"
     crops = [slidepipe.open_results(out).crop(f"{slide}:{row:05d}") for row in range(5)]
-    for changes in ({}, {"isolate": False}, {"views": 8}, {"isolate": False, "views": 8}):
+    for changes in ({}, {"isolate": False}, {"orientations": 8}, {"isolate": False, "orientations": 8}):
         assert run(colour_well / "well", out, config, backbone={**config["backbone"], **changes}).redone == bool(
             changes
         )
         results, alone = slidepipe.open_results(out), changes.get("isolate", True)
         assert results.manifest["backbone"]["isolate"] is alone
-        expected = embed_crops(backbone, crops, ["x"] * 5, changes.get("views", 1), 32, alone)
+        expected = embed_crops(backbone, crops, ["x"] * 5, changes.get("orientations", 1), 32, alone)
         np.testing.assert_allclose(results.embeddings(slide)[...], expected, rtol=1e-6)
 
 
@@ -175,10 +175,10 @@ def test_a_backbone_beside_the_other_joins_it_everywhere(
 ) -> None:
     out = tmp_path / "out"
     backbone = {**config["backbone"], "batch": 4}
-    run(colour_well / "well", out, config, backbone={**backbone, "beside": None})
+    run(colour_well / "well", out, config, backbone={**backbone, "companion": None})
     results = slidepipe.open_results(out)
     alone = {slide: np.asarray(results.embeddings(slide)[...]) for slide in results.objects["slide_id"].unique()}
-    assert run(colour_well / "well", out, config, backbone={**backbone, "beside": "descriptors"}).redone
+    assert run(colour_well / "well", out, config, backbone={**backbone, "companion": "descriptors"}).redone
     results = slidepipe.open_results(out)
     assert results.manifest["backbone"]["beside"]["name"] == "descriptors"
     for slide, own in alone.items():

@@ -34,7 +34,7 @@ def well(tmp_path_factory: pytest.TempPathFactory, test_plugins: Path) -> Well:
     (folder / "settings.yaml").write_text(
         f"reference: {drawn.reference(folder / 'reference', 12)}\n"
         f"plugins: [{test_plugins}, {test_plugins.with_name('counting_plugins.py')}]\n"
-        "backbone: {name: mean-colour, views: 1}\n"
+        "backbone: {name: mean-colour, orientations: 1}\n"
         "head: {name: nearest-mean}\n"
         "detector: {block_px: 256}\n"  # several tasks a slide
         "run: {scheduler: local, workers: 2}\n"

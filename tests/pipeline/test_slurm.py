@@ -52,7 +52,7 @@ def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
     here: dict[str, Any] = {
         "reference": str(colour_well / "reference"),
         "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "views": 1},
+        "backbone": {"name": "mean-colour", "orientations": 1},
         "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
     }
     # This machine is smaller than the one the file speaks of, and has no network but its own.

@@ -44,7 +44,7 @@ def test_another_backbone_and_head_need_no_slides(
     well: Path, tmp_path: Path, config: dict[str, Any], gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, fresh = tmp_path / "results", tmp_path / "fresh"
-    eight = {"backbone": {"name": "mean-colour", "views": 8, "beside": None}}
+    eight = {"backbone": {"name": "mean-colour", "orientations": 8, "companion": None}}
     run(well, out, config)
     run(well, fresh, config, **eight)
     if gone == "the folder":
@@ -103,7 +103,7 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
     for object_id in with_crops.objects["object_id"]:
         assert without.jpeg(object_id) == with_crops.jpeg(object_id)
     # Another backbone cuts again; wanted after all, the crops come back.
-    eight = {"backbone": {"name": "mean-colour", "views": 8, "beside": None}}
+    eight = {"backbone": {"name": "mean-colour", "orientations": 8, "companion": None}}
     run(well, none, config, crops="none", **eight)
     run(well, kept, config, **eight)
     assert tables(none) == tables(kept)

@@ -28,7 +28,7 @@ def config(colour_well: Path, test_plugins: Path, tmp_path: Path) -> Path:
             {
                 "reference": str(colour_well / "reference"),
                 "plugins": [str(test_plugins)],
-                "backbone": {"name": "mean-colour", "views": 1},
+                "backbone": {"name": "mean-colour", "orientations": 1},
                 "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
                 "run": {"scheduler": "threads", "workers": 1},
             }

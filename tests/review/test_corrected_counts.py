@@ -215,7 +215,7 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
         {
             "reference": colour_well / "reference",
             "plugins": [test_plugins, Path(__file__).parents[1].joinpath("counting_plugins.py")],
-            "backbone": {"name": "mean-colour", "views": 1},
+            "backbone": {"name": "mean-colour", "orientations": 1},
             "head": {"name": "nearest-mean"},
             "run": {"scheduler": "threads", "workers": 1},
         },

@@ -26,7 +26,7 @@ def reviewed(colour_well: Path, test_plugins: Path, tmp_path_factory: pytest.Tem
         {
             "reference": colour_well / "reference",
             "plugins": [test_plugins],
-            "backbone": {"name": "mean-colour", "views": 1},
+            "backbone": {"name": "mean-colour", "orientations": 1},
             "head": {"name": "knn", "settings": {"metric": "euclidean"}},
             "run": {"scheduler": "threads", "workers": 1},
         },

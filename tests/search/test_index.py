@@ -142,7 +142,7 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["settings"] = {
         "plugins": [str(test_plugins)],
-        "backbone": {"name": "mean-colour", "isolate": False, "beside": None},
+        "backbone": {"name": "mean-colour", "isolate": False, "companion": None},
     }
     config = parse_config(manifest["settings"], "test")
     plugins.register_files(config.plugins)

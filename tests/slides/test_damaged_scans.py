@@ -109,7 +109,7 @@ def test_a_well_of_damaged_slides_is_told_slide_by_slide(
     (tmp_path / "settings.yaml").write_text(
         f"reference: {drawn.reference(tmp_path / 'reference', 6)}\n"
         f"plugins: [{test_plugins}, {test_plugins.with_name('counting_plugins.py')}]\n"
-        "backbone: {name: mean-colour, views: 1}\n"
+        "backbone: {name: mean-colour, orientations: 1}\n"
         "head: {name: nearest-mean}\n"
         "run: {scheduler: local, workers: 2}\n"
     )

@@ -1,5 +1,7 @@
 """The conformance checks: good plugins pass, and each check can fail."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -8,7 +10,8 @@ from scipy import ndimage
 
 from slidepipe import plugins
 from slidepipe.errors import PluginError, SlidepipeError
-from slidepipe.interfaces import Decisions, Detections
+from slidepipe.interfaces import Backbone, Decisions, Detections, Detector, Head
+from slidepipe.plugins import registry
 from slidepipe.testing import (
     CheckFailure,
     check_backbone,
@@ -20,7 +23,13 @@ from slidepipe.testing import (
 from slidepipe.testing import command as check_command
 
 
-class Tones:
+@pytest.fixture(autouse=True)
+def _fresh_registry():
+    with patch.dict(registry.registered_classes, clear=True):
+        yield
+
+
+class Tones(Backbone):
     """A good backbone: mean and spread of the three channels."""
 
     name = "tones"
@@ -46,7 +55,7 @@ class Tones:
         return np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))], axis=1)
 
 
-class Nearest:
+class Nearest(Head):
     """A good head: nearest centre, conformal p-values from distances to it."""
 
     name = "nearest"
@@ -81,7 +90,7 @@ class Nearest:
         )
 
 
-class Dark:
+class Dark(Detector):
     """A good detector: connected dark pixels."""
 
     name = "dark"
@@ -242,14 +251,13 @@ def test_each_check_of_a_backbone_can_fail(plugin, check, said):
 
 
 def test_importing_torch_at_the_top_of_a_module_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(plugins, "_local_files", {})
     source = (
         "import sys\n{first}class Heavy:\n    name = 'heavy'\n    dim = input_px = 1\n    license = source = 'x'\n"
         "    def load(self, device): return self\n    def embed(self, crops): ...\n"
     )
     for first, said in (("import torch\n", "imports torch: move the import into load"), ("", None), ("1/0\n", None)):
-        (tmp_path / "heavy.py").write_text(source.format(first=first.replace("1/0", "sys.argv[0] == '-c' and 1/0")))
-        plugins._local_files.clear()
+        (tmp_path / "heavy.py").write_text(source.format(first=first.replace("1/0", "len(sys.argv) > 1 and sys.argv[1].startswith('{') and 1/0")))
+        registry.registered_classes.clear()
         plugins.register_file(tmp_path / "heavy.py")
         checks = check_backbone(plugins.get_class("backbone", "heavy"))
         message = failures(one for one in checks if "torch" in one.name).get("discovery imports no torch")
@@ -480,7 +488,6 @@ class Bad:
 
 
 def test_run_checks_tells_each_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(plugins, "_local_files", {})
     (tmp_path / "bad.py").write_text(BAD)
     plugins.register_file(tmp_path / "bad.py")
     results = {result.name: result for result in run_checks("backbone", "bad")}
@@ -488,7 +495,7 @@ def test_run_checks_tells_each_result(tmp_path, monkeypatch):
     assert results["attributes"].status == "passed"
     assert not results["shape"].ok
     assert results["shape"].reason == "it raised RuntimeError: out of luck"
-    with pytest.raises(PluginError, match="'worse' is unknown"):
+    with pytest.raises(PluginError, match="unknown backbone 'worse'"):
         list(run_checks("backbone", "worse"))
 
 
@@ -497,7 +504,6 @@ def run_command(*arguments):
 
 
 def test_the_command_says_how_each_check_went(tmp_path, monkeypatch):
-    monkeypatch.setattr(plugins, "_local_files", {})
     (tmp_path / "bad.py").write_text(BAD)
     told = run_command("bad", "--plugin", tmp_path / "bad.py")
     assert told.exit_code == 2
@@ -516,7 +522,6 @@ GOOD_BODY = "return crops.reshape(len(crops), 16, 3)[:, :4].sum(axis=2).astype(n
 
 
 def test_the_command_takes_settings_and_tells_mistakes(tmp_path, monkeypatch):
-    monkeypatch.setattr(plugins, "_local_files", {})
     (tmp_path / "two.py").write_text(
         BAD + "class Same:\n    name = 'bad'\n    def fit(self, e, g, a): ...\n    def predict(self, e): ...\n"
     )
@@ -526,8 +531,8 @@ def test_the_command_takes_settings_and_tells_mistakes(tmp_path, monkeypatch):
     plugin = ("--plugin", tmp_path / "two.py")
     for arguments, said in (
         (("bad",), "is a backbone and a head: say which with --kind"),
-        (("worse",), "backbone 'worse' is unknown"),
-        (("bad", "--kind", "backbone", "--settings", tmp_path / "settings.yaml"), "takes no settings: remove gain"),
+        (("worse",), "unknown backbone 'worse'"),
+        (("bad", "--kind", "backbone", "--settings", tmp_path / "settings.yaml"), "has no settings. Remove gain"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "list.yaml"), "must be names with values"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "broken.yaml"), "are no YAML"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "absent.yaml"), "cannot be read"),

@@ -71,7 +71,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (reference / genus.name).mkdir(parents=True)
             for image in sorted(genus.iterdir())[:12]:
                 shutil.copy(image, reference / genus.name)
-        changes = {"head": {"alpha": 0.1}, "backbone": {"views": 1}}
+        changes = {"head": {"alpha": 0.1}, "backbone": {"orientations": 1}}
     changes |= {"reference": str(reference), "run": {"scheduler": "threads", "workers": 2}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIDEPIPE_CACHE", str(folder / "cache"))
