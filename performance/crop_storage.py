@@ -68,7 +68,7 @@ def main() -> None:
             boxes = own[["x0", "y0", "x1", "y1"]].to_numpy()[: arguments.objects // len(slides)]
             crops += [cut_crop(slide, box, _SPEC) for box in boxes]
     names = [str(number) for number in range(len(crops))]
-    raw = embed_crops(backbone, crops, names, embed.views, embed.batch, embed.isolate)
+    raw = embed_crops(backbone, crops, names, embed.orientations, embed.batch, embed.isolate)
     spread = np.median(np.linalg.norm(raw - raw.mean(axis=0), axis=1))
     print(f"{len(crops)} crops, {np.mean([crop.nbytes for crop in crops]):.0f} bytes raw, backbone {backbone.name}")
     print("| format | bytes per object | ms to store | change of the embedding / spread of the crops |")
@@ -79,7 +79,7 @@ def main() -> None:
         cost_ms = (time.perf_counter() - started) / len(crops) * 1e3
         read = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in stored]
         drift = np.linalg.norm(
-            embed_crops(backbone, read, names, embed.views, embed.batch, embed.isolate) - raw, axis=1
+            embed_crops(backbone, read, names, embed.orientations, embed.batch, embed.isolate) - raw, axis=1
         )
         size = np.mean([len(data) for data in stored])
         print(f"| {way} | {size:.0f} | {cost_ms:.1f} | {np.median(drift) / spread:.4f} |")

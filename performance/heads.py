@@ -142,7 +142,7 @@ def main() -> None:
     files = sorted(folder.glob("*/*"))
     genera = np.array([file.parent.name for file in files])
     backbone = loaded_backbone(options.weights, options.data / "weights", options.fit)
-    orientations = getattr(backbone, "orientations", options.orientations)
+    orientations = 1 if backbone.orientation_invariant else options.orientations
     make = {"knn": KnnHead, "logistic": LogisticHead}[options.head]
 
     def cached(what: str, pictures: Iterator[np.ndarray]) -> np.ndarray:

@@ -46,7 +46,7 @@ def _measure(root: Path, scale: Scale) -> Measured:
     weights, config = _random_weights(root), root / "vit.yaml"
     settings = {
         "reference": str(REFERENCE),
-        "backbone": {"name": f"timm:{ARCHITECTURE}", "weights": str(weights), "views": ORIENTATIONS},
+        "backbone": {"name": f"timm:{ARCHITECTURE}", "weights": str(weights), "orientations": ORIENTATIONS},
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     well, out, cache = root / "well", root / "results", root / "cache"

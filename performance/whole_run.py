@@ -116,7 +116,7 @@ def _mobilenet(root: Path, data: Path, scale: Scale, measured: Measured) -> None
     well, config = _copied_well(root, data, scale), root / "mobilenet.yaml"
     settings = {
         "reference": str(_small_reference(root)),
-        "backbone": {"name": NAME, "weights": str(weights), "views": ORIENTATIONS, "settings": SETTINGS},
+        "backbone": {"name": NAME, "weights": str(weights), "orientations": ORIENTATIONS, "settings": SETTINGS},
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     # A run that finds objects embeds the reference set; the others read it from the cache.

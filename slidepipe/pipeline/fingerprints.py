@@ -48,13 +48,13 @@ def identify_plugin(
     digests = {key: file_sha256(path) for key, path in files.items() if path is not None and path.is_file()}
     shown: dict[str, Any] = {}
     if backbone is not None:  # slidepipe makes crops square before the backbone gets them, in the way that it asks for
-        shown = {"shown": [getattr(backbone, "fit", "squeeze"), backbone.input_px]}
+        shown = {"shown": [backbone.fit, backbone.input_px]}
     return {
         **shown,
         "name": base if "argument" in digests else name,
         # A plugin may have a version of its own, so that a release of its package that does not change its results does not
         # invalidate them. The module of a plugin file is named after the file's bytes, so `value` stands for them.
-        "version": getattr(cls, "version", None) or info.version or info.value,
+        "version": cls.version or info.version or info.value,
         "settings": {key: value for key, value in settings.items() if f"setting {key}" not in digests},
         "files": digests,
     }

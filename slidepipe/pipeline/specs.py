@@ -141,12 +141,12 @@ def embed_spec(config: Config) -> EmbedSpec:
     device = "cuda" if local_gpus_of(config) else config.run.device
     built = plugins.create("backbone", backbone.name, backbone.settings, backbone.weights)
     plugin = _plugin_spec("backbone", backbone.name, backbone.settings, config, backbone.weights, built)
-    orientations = backbone.views if backbone.views is not None else _default_orientations(built)
+    orientations = backbone.orientations if backbone.orientations is not None else _default_orientations(built)
     companion: EmbedSpec | None = None
-    if backbone.beside is not None and backbone.beside != backbone.name:
-        second = plugins.create("backbone", backbone.beside)
+    if backbone.companion is not None and backbone.companion != backbone.name:
+        second = plugins.create("backbone", backbone.companion)
         companion = EmbedSpec(
-            _plugin_spec("backbone", backbone.beside, {}, config, backbone=second),
+            _plugin_spec("backbone", backbone.companion, {}, config, backbone=second),
             "cpu",
             _default_orientations(second),
             backbone.batch,
@@ -178,7 +178,7 @@ def local_gpus_of(config: Config) -> tuple[int, ...]:
 
 
 def _default_orientations(backbone: Backbone) -> int:
-    return int(getattr(backbone, "views", DEFAULT_ORIENTATIONS))
+    return 1 if backbone.orientation_invariant else DEFAULT_ORIENTATIONS
 
 
 def _plugin_spec(

@@ -256,7 +256,9 @@ def test_importing_torch_at_the_top_of_a_module_is_told(tmp_path, monkeypatch):
         "    def load(self, device): return self\n    def embed(self, crops): ...\n"
     )
     for first, said in (("import torch\n", "imports torch: move the import into load"), ("", None), ("1/0\n", None)):
-        (tmp_path / "heavy.py").write_text(source.format(first=first.replace("1/0", "len(sys.argv) > 1 and sys.argv[1].startswith('{') and 1/0")))
+        (tmp_path / "heavy.py").write_text(
+            source.format(first=first.replace("1/0", "len(sys.argv) > 1 and sys.argv[1].startswith('{') and 1/0"))
+        )
         registry.registered_classes.clear()
         plugins.register_file(tmp_path / "heavy.py")
         checks = check_backbone(plugins.get_class("backbone", "heavy"))
