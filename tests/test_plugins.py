@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from slidepipe import plugins
-from slidepipe.classification.reference_set import ReferenceSet, fit_head
+from slidepipe.classification.fit import fit_head
+from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.errors import PluginError, SettingsError
 from slidepipe.interfaces import Backbone, Detector, Head
 from slidepipe.plugins import old_form, registry

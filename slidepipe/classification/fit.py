@@ -1,27 +1,23 @@
 """Fit heads to a reference set: one head for all slides, and one more for each slide with reviewed objects."""
 
 from collections.abc import Callable
-from typing import cast
 
 from slidepipe.classification.reference_set import JoinedReference, ReferenceSet
-from slidepipe.interfaces import CropHead, Head
+from slidepipe.interfaces import Head
 
 
 def fit_head(head: Head, reference: ReferenceSet, alpha: float) -> Head:
     """Fit a head to a reference set.
 
     Args:
-        head: not fitted yet. If it declares `fits_crops = True`, it also receives the crop-like embeddings.
+        head: not fitted yet.
         reference: M references.
         alpha: largest fraction of the fossils of each genus that may be left unknown.
 
     Returns:
         The fitted head.
     """
-    if getattr(head, "fits_crops", False):
-        # By position: third-party heads written for earlier releases have another name for the last parameter.
-        return cast(CropHead, head).fit(reference.embeddings, reference.genera, alpha, reference.crop_like)
-    return head.fit(reference.embeddings, reference.genera, alpha)
+    return head.fit_with_crop_like(reference.embeddings, reference.genera, alpha, reference.crop_like)
 
 
 class SlideHeads:

@@ -12,7 +12,7 @@ from slidepipe.crops.isolate import align_to_long_axis, isolate, rotate_object
 from slidepipe.embedding.normalise import normalised, unit_rows
 from slidepipe.embedding.square import orient_squares, to_squares
 from slidepipe.errors import PluginError
-from slidepipe.interfaces import Backbone, BoolArray, Fit, Float32Array, UInt8Array
+from slidepipe.interfaces import Backbone, BoolArray, Float32Array, UInt8Array
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +93,14 @@ def join_embeddings(own: Float32Array, companion: Float32Array) -> Float32Array:
 
 def _embed_batch(backbone: Backbone, crops: Sequence[UInt8Array], orientations: int, isolated: bool) -> Float32Array:
     """Return the embeddings, float32 (N, D), of crops that fit into the device's memory together."""
-    fit: Fit = getattr(backbone, "fit", "squeeze")
 
     def square(images: Sequence[UInt8Array]) -> UInt8Array:
-        return to_squares(images, backbone.input_px, fit)
+        return to_squares(images, backbone.input_px, backbone.fit)
 
     if not isolated:
         return _mean_embedding(backbone, orient_squares(square(crops), orientations))
     objects = [isolate(crop) for crop in crops]
-    invariant = getattr(backbone, "views", None) == 1
+    invariant = backbone.orientation_invariant
     if orientations == 1 and not invariant:
         return _mean_embedding(backbone, [square(objects)])
     aligned, diagonal = zip(*map(align_to_long_axis, objects), strict=True)

@@ -10,7 +10,7 @@ genus in that space by chance, but rarely by all four measures.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,7 +29,7 @@ from slidepipe.heads.metric import (
     row_chunks,
     shrinkage_lda,
 )
-from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
+from slidepipe.interfaces import Decisions, Float32Array, FloatArray, Head, IntArray, StrArray
 
 _FINER_SHRINKAGE = 0.1
 """Shrinkage of the second learned space. It separates finer differences, at the price of more noise."""
@@ -97,7 +97,7 @@ class _Learned:
     membership: Membership | None
 
 
-class KnnHead:
+class KnnHead(Head):
     """Assign the genus of the nearest references in a metric learned from the reference set; abstain by conformal p-values.
 
     Metrics: `lda` is a square root (of embeddings that are never negative), unit length, shrinkage LDA, unit length. `cosine`
@@ -107,8 +107,7 @@ class KnnHead:
     spaces, the distance to a reference is that to its nearer variant, and the calibration scores are means over both.
     """
 
-    name: ClassVar[str] = "knn"
-    fits_crops: ClassVar[bool] = True
+    name = "knn"
 
     class Settings(BaseModel):
         """Settings of the k-NN head."""
@@ -176,6 +175,12 @@ class KnnHead:
         self._learned = self._learn(np.stack([self._normalise(variant) for variant in variants]), self._labels)
         self._calibrate(score_held_out(self._labels, self.settings.folds, self._held_out_measures))
         return self
+
+    def fit_with_crop_like(
+        self, embeddings: Float32Array, genera: StrArray, alpha: float, crop_like: Float32Array
+    ) -> Self:
+        """Learn from both versions of the reference images. Arguments and errors are those of `fit`."""
+        return self.fit(embeddings, genera, alpha, crop_like)
 
     def predict(self, embeddings: Float32Array) -> Decisions:
         """Decide on the genus of each object. Except for the result, memory use does not grow with the number of objects.

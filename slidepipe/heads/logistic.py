@@ -1,7 +1,7 @@
 """A head of logistic regression, which abstains in the same way as the default head."""
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,17 +11,17 @@ from slidepipe.errors import ReferenceSetError
 from slidepipe.heads.checks import check_embeddings, encode_genera
 from slidepipe.heads.conformal import REJECT_PREFIX, calibrate, p_values, score_held_out
 from slidepipe.heads.metric import class_distances, distances, nearest_references, row_chunks
-from slidepipe.interfaces import Decisions, Float32Array, FloatArray, IntArray, StrArray
+from slidepipe.interfaces import Decisions, Float32Array, FloatArray, Head, IntArray, StrArray
 
 
-class LogisticHead:
+class LogisticHead(Head):
     """Assign the most probable genus by logistic regression with balanced classes; abstain by conformal p-values.
 
     The strangeness of an object to a genus is its distance to the nearest reference of that genus (embeddings of unit length),
     multiplied by 2 - the probability of the genus.
     """
 
-    name: ClassVar[str] = "logistic"
+    name = "logistic"
 
     class Settings(BaseModel):
         """Settings of the logistic head."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from slidepipe.classification.fit import SlideHeads
 from slidepipe.classification.reference_set import DEBRIS, LEAST_DEBRIS, JoinedReference, ReferenceSet
-from slidepipe.interfaces import Decisions
+from slidepipe.interfaces import Decisions, Head
 
 
 def joined(rows: list[tuple[str, str]]) -> JoinedReference:
@@ -15,7 +15,7 @@ def joined(rows: list[tuple[str, str]]) -> JoinedReference:
     return JoinedReference(ReferenceSet(embeddings, embeddings + 0.5, np.array(genera), files, "f", None), slides)
 
 
-class RecordingHead:
+class RecordingHead(Head):
     """A head that records the rows to which it is fitted."""
 
     name = "recording"
