@@ -12,6 +12,7 @@ import click
 
 from slidepipe import __version__
 from slidepipe.errors import SlidepipeError
+from slidepipe.exports.formats import FORMATS
 from slidepipe.logs import LogFormat, speak, wanted_format
 from slidepipe.testing.command import check
 
@@ -287,10 +288,10 @@ def report(results: Path) -> None:
 @click.option(
     "--format",
     "forms",
-    type=click.Choice(["geojson", "csv", "parquet", "coco"]),
+    type=click.Choice([form.name for form in FORMATS]),
     multiple=True,
     required=True,
-    help="geojson (for QuPath), csv (for rioja, tidypaleo), parquet or coco (boxes); may be repeated.",
+    help="; ".join(f"{form.name}: {form.purpose}" for form in FORMATS) + ". May be repeated.",
 )
 @click.option(
     "--out",

@@ -1,8 +1,11 @@
-"""Counting: objects to slide, sample and well tables. What was not analysed is a status and missing area, never a zero."""
+"""Count tables of slides, samples and wells.
+
+What was not analysed appears as a status and as missing area, never as a zero.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +20,15 @@ Status = Literal["ok", "partial", "failed", "barren"]
 
 @dataclass
 class SlideCount:
-    """The objects of one slide by genus (accepted) and state. ``status`` of a slide that was not analysed is ``failed``."""
+    """The objects of one slide, counted.
+
+    Attributes:
+        slide: the slide and its sample.
+        status: `failed` if the slide was not analysed, `partial` if parts of it were not, `barren` if it holds no fossil.
+        area_mm2: the area that was analysed.
+        genera: accepted objects by genus.
+        states: objects by state.
+    """
 
     slide: WellSlide
     status: Status
@@ -28,7 +39,17 @@ class SlideCount:
 
 @dataclass(frozen=True)
 class SampleCount:
-    """The slides of one sample summed: those that were analysed. A sample of which nothing was analysed is ``failed``."""
+    """The sum of the analysed slides of one sample.
+
+    Attributes:
+        sample: the sample.
+        status: `failed` if no slide was analysed, `partial` if some slides failed or are partial, `barren` if all were analysed
+            and hold no fossil.
+        slides: all slides of the sample, failed ones included.
+        area_mm2: the area that was analysed.
+        genera: accepted objects by genus.
+        states: objects by state.
+    """
 
     sample: Sample
     status: Status
@@ -38,7 +59,7 @@ class SampleCount:
     states: Counter[str]
 
     def fossils(self, spike_genus: str | None = None) -> int:
-        """The sum that percentages are of: all accepted fossils but the spike."""
+        """Return the number of accepted fossils without the spike. Percentages refer to this sum."""
         return self.genera.total() - (self.genera[spike_genus] if spike_genus else 0)
 
 
@@ -49,10 +70,10 @@ def count_slide(
 
     Args:
         slide: the slide and its sample.
-        objects: its object rows.
-        area_mm2: what was analysed of it.
-        partial: some of it could not be read.
-        spike_genus: the genus that was added to the sample: a slide that holds nothing else is barren.
+        objects: its rows of the object table.
+        area_mm2: the area that was analysed.
+        partial: whether parts of the slide could not be read.
+        spike_genus: the genus that was added to the sample. A slide that holds nothing else is barren.
     """
     genera = Counter(genus for genus in objects.table.column("genus").to_pylist() if genus is not None)
     states = Counter(objects.table.column("state").to_pylist())
@@ -60,32 +81,45 @@ def count_slide(
     return SlideCount(slide, status, area_mm2, genera, states)
 
 
-#: Columns of the count tables that no genus may be named after.
+@dataclass(frozen=True)
+class CountColumn:
+    """A column of `counts.csv` and `counts_slides.csv` that is computed from a sample, or from a slide taken as one.
+
+    Attributes:
+        name: of the column. No genus may have this name.
+        value: returns the cell, from the count and the genus of the spike. The cells of a failed sample are always empty.
+        is_integer: whether the cells are whole numbers.
+    """
+
+    name: str
+    value: Callable[[SampleCount, str | None], object]
+    is_integer: bool = False
+
+
+#: The columns before and after those of the genera, in order. To add a column, add it here and to docs/counting.md.
+_BEFORE_GENERA = (CountColumn("area_mm2", lambda count, spike_genus: rounded(count.area_mm2, 4)),)
+_AFTER_GENERA = (
+    CountColumn(UNKNOWN, lambda count, spike_genus: count.states[UNKNOWN], is_integer=True),
+    CountColumn(UNUSABLE, lambda count, spike_genus: count.states[UNUSABLE], is_integer=True),
+    CountColumn("total", lambda count, spike_genus: count.states.total(), is_integer=True),
+    CountColumn("fossils", lambda count, spike_genus: count.fossils(spike_genus), is_integer=True),
+    CountColumn("fossils_per_mm2", lambda count, spike_genus: _per_mm2(count.fossils(spike_genus), count.area_mm2)),
+)
+
+#: The columns that name a sample; see `sample_columns`.
+SAMPLE_COLUMNS = ("sample_id", "well", "depth_m", "sample_type")
+
+#: Columns of the count tables that hold whole numbers, besides those of the genera.
+INTEGER_COLUMNS = tuple(column.name for column in _BEFORE_GENERA + _AFTER_GENERA if column.is_integer)
+
+#: Names of columns of the count tables, which no genus may have.
 RESERVED_COLUMNS = frozenset(
-    {
-        "slide_id",
-        "sample_id",
-        "well",
-        "depth_m",
-        "sample_type",
-        "slides",
-        "status",
-        "area_mm2",
-        UNKNOWN,
-        UNUSABLE,
-        "total",
-        "fossils",
-        "fossils_per_mm2",
-    }
+    ("slide_id", *SAMPLE_COLUMNS, "slides", "status", *(column.name for column in _BEFORE_GENERA + _AFTER_GENERA))
 )
 
 
 def by_sample(counts: Sequence[SlideCount]) -> list[SampleCount]:
-    """The samples of the slides, by well and depth (those without a depth last).
-
-    A sample is ``partial`` where some of its slides failed or are partial, ``failed`` where all failed, ``barren`` where all was
-    analysed and no fossil was accepted.
-    """
+    """Sum slides to samples, sorted by well and depth. Samples without a depth come last."""
     groups: dict[Sample, list[SlideCount]] = {}
     for count in sorted(counts, key=lambda count: count.slide.slide_id):
         groups.setdefault(count.slide.sample, []).append(count)
@@ -95,9 +129,14 @@ def by_sample(counts: Sequence[SlideCount]) -> list[SampleCount]:
 
 
 def slide_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus: str | None = None) -> pd.DataFrame:
-    """``counts_slides.csv``: one row a slide, by depth and id. Cells of a failed slide are empty.
+    """Return `counts_slides.csv`: one row per slide, sorted by depth and id. The cells of a failed slide are empty.
 
-    ``total`` is all objects: those of the genera, unknown and unusable. ``fossils`` is the sum that percentages are of.
+    `total` counts all objects: accepted, unknown and unusable. `fossils` is the sum that percentages refer to.
+
+    Args:
+        counts: all slides.
+        genera: the columns of the genera, in this order.
+        spike_genus: the genus that was added to the samples, which is no part of `fossils`.
     """
     rows = [
         {
@@ -112,7 +151,10 @@ def slide_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus
 
 
 def sample_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus: str | None = None) -> pd.DataFrame:
-    """``counts.csv``: one row a sample, depth ascending; the slides of a sample are summed, columns as :func:`slide_table`."""
+    """Return `counts.csv`: one row per sample, by ascending depth. The slides of a sample are summed.
+
+    Args and columns are those of `slide_table`, with the number of `slides` instead of `slide_id`.
+    """
     rows = [
         {
             **sample_columns(count.sample),
@@ -140,11 +182,16 @@ LONG_COLUMNS = (
 
 
 def long_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus: str | None = None) -> pd.DataFrame:
-    """``counts_long.csv``: one row a sample and genus.
+    """Return `counts_long.csv`: one row per sample and genus, with the columns `LONG_COLUMNS`.
 
-    ``percent`` of the sample's accepted ``fossils`` with the Wilson 95 % interval (``low``, ``high``); ``unknown`` objects stand
-    beside that sum, not in it. ``zero_upper``: where none was counted, the specimens that 95 % of such samples stay below.
-    The spike is no part of the sum and has no percentage. Samples of which nothing was analysed have no rows.
+    `percent` refers to the sample's accepted `fossils`; `low` and `high` are its Wilson 95 % interval. `unknown` objects are no
+    part of that sum. `zero_upper` is given where nothing was counted: the upper limit (95 %, one-sided) of the expected count.
+    The spike is no part of the sum and has no percentage. Failed samples have no rows.
+
+    Args:
+        counts: all slides.
+        genera: the genera, in this order.
+        spike_genus: the genus that was added to the samples.
     """
     rows = []
     for count in by_sample(counts):
@@ -167,20 +214,20 @@ def long_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus:
                     "fossils": whole,
                     "unknown": count.states[UNKNOWN],
                     "zero_upper": ZERO_COUNT_UPPER if number == 0 else "",
-                    "per_mm2": rounded(number / count.area_mm2 if count.area_mm2 > 0 else math.nan, 4),
+                    "per_mm2": _per_mm2(number, count.area_mm2),
                 }
             )
     return pd.DataFrame(rows, columns=list(LONG_COLUMNS))
 
 
 def sample_columns(sample: Sample) -> dict[str, object]:
-    """The columns that name a sample in a table; the depth as short as it can be written."""
+    """Return the cells that name a sample. The depth is written without trailing zeros."""
     depth = "" if sample.depth_m is None else f"{sample.depth_m.normalize():f}"
     return {"sample_id": sample.sample_id, "well": sample.well, "depth_m": depth, "sample_type": sample.sample_type}
 
 
 def rounded(value: float, digits: int) -> object:
-    """A cell: ``value`` rounded, or empty where it is not a number."""
+    """Return a cell: the rounded value, or an empty string for NaN."""
     return "" if math.isnan(value) else round(value, digits)
 
 
@@ -208,16 +255,17 @@ def _depth_key(sample: Sample) -> tuple[str, float, str]:
 
 
 def _cells(count: SampleCount, genera: Sequence[str], spike_genus: str | None) -> dict[str, object]:
-    names = ("area_mm2", *genera, UNKNOWN, UNUSABLE, "total", "fossils", "fossils_per_mm2")
+    """Return the cells of a row from `area_mm2` on; all of them are empty where nothing was analysed."""
     if count.status == "failed":
-        return dict.fromkeys(names, "")
-    fossils = count.fossils(spike_genus)
+        return dict.fromkeys(
+            (*(column.name for column in _BEFORE_GENERA), *genera, *(column.name for column in _AFTER_GENERA)), ""
+        )
     return {
-        "area_mm2": rounded(count.area_mm2, 4),
+        **{column.name: column.value(count, spike_genus) for column in _BEFORE_GENERA},
         **{genus: count.genera[genus] for genus in genera},
-        UNKNOWN: count.states[UNKNOWN],
-        UNUSABLE: count.states[UNUSABLE],
-        "total": count.states.total(),
-        "fossils": fossils,
-        "fossils_per_mm2": rounded(fossils / count.area_mm2 if count.area_mm2 > 0 else math.nan, 4),
+        **{column.name: column.value(count, spike_genus) for column in _AFTER_GENERA},
     }
+
+
+def _per_mm2(number: int, area_mm2: float) -> object:
+    return rounded(number / area_mm2 if area_mm2 > 0 else math.nan, 4)

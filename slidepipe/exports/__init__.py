@@ -1,1 +1,1 @@
-"""Results in the formats that other programs read."""
+"""Conversion of results to formats that other programs read, one module per format."""

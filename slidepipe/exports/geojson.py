@@ -1,9 +1,9 @@
-"""Objects as QuPath detections: a GeoJSON FeatureCollection a slide.
+"""Export objects as QuPath detections: one GeoJSON FeatureCollection per slide.
 
-QuPath (0.4 and later; its ``QuPathTypeAdapters``) reads of a feature: ``id`` (a UUID), ``geometry`` in pixels of the full
-image as QuPath shows it, and under ``properties`` ``objectType``, ``name``, ``classification`` (``name``, ``color`` as three
-integers), ``isLocked``, ``measurements`` (names to numbers) and ``metadata`` (names to text). QuPath shows a scan cropped to
-its bounds, so these are subtracted from the boxes, which are in level-0 pixels of the whole slide.
+QuPath 0.4 and later (class `QuPathTypeAdapters`) reads these members of a feature: `id` (a UUID); `geometry`, in pixels of the
+image as QuPath shows it; and under `properties` the members `objectType`, `name`, `classification` (`name`, and `color` as three
+integers), `isLocked`, `measurements` (names to numbers) and `metadata` (names to text). QuPath crops a scan to its bounds, so the
+corner of the bounds is subtracted from the boxes, which are in level-0 pixels of the whole slide.
 """
 
 import colorsys
@@ -18,20 +18,23 @@ from slidepipe.classification.object_table import UNKNOWN, UNUSABLE
 from slidepipe.results import Results
 from slidepipe.store.files import write_text
 
-#: Colours of the states that are no genus: amber and grey.
+#: Colours of unknown objects (amber) and unusable objects (grey), [red, green, blue] from 0 to 255.
 STATE_COLOURS = {UNKNOWN: [230, 159, 0], UNUSABLE: [128, 128, 128]}
 _MEASURED = ("p_value", "distance", "detect_score", "width_um", "height_um", "area_um2")
-_COLUMNS = [
+_COLUMNS = (
     "object_id", "x0", "y0", "x1", "y1", "state", "genus", "candidate", "reason", *_MEASURED,
-]  # fmt: skip
+)  # fmt: skip
 
-#: Files of ours carry this name first, so that one of a slide that is gone can be told from a user's.
+#: The first member of every file written here. It tells slidepipe's own files from a user's when outdated ones are deleted.
 _GENERATOR = "slidepipe"
 _NAMESPACE = uuid.UUID("5f0c1c1e-6d0b-5c1c-9a54-0b7b9f3a2c11")
 
 
 def genus_colours(genera: Sequence[str]) -> dict[str, list[int]]:
-    """A colour a genus, [red, green, blue] of 0 to 255: hues a golden angle apart, in two shades, in the order of the names."""
+    """Return a colour for each genus, [red, green, blue] from 0 to 255.
+
+    Hues are a golden angle apart and alternate between two lightnesses, in alphabetical order of the genera.
+    """
     colours = {}
     for number, genus in enumerate(sorted(genera)):
         red, green, blue = colorsys.hls_to_rgb((number * 0.61803398875) % 1, 0.35 + 0.2 * (number % 2), 0.85)
@@ -42,18 +45,18 @@ def genus_colours(genera: Sequence[str]) -> dict[str, list[int]]:
 def slide_features(
     objects: Sequence[Mapping[str, Any]], offset: tuple[int, int], colours: Mapping[str, list[int]]
 ) -> Iterator[dict[str, Any]]:
-    """A GeoJSON feature an object.
+    """Yield one GeoJSON feature per object.
 
     Args:
         objects: rows of the object table.
-        offset: x and y of the slide's bounds, level-0 pixels.
-        colours: by genus; the states have their own.
+        offset: x and y of the upper left corner of the slide's bounds, in level-0 pixels.
+        colours: by genus. Unknown and unusable objects have colours of their own, `STATE_COLOURS`.
     """
     for row in objects:
         x0, x1 = row["x0"] - offset[0], row["x1"] - offset[0]
         y0, y1 = row["y0"] - offset[1], row["y1"] - offset[1]
         name = row["genus"] if row["genus"] is not None else row["state"]
-        told = {key: row[key] for key in ("state", "candidate", "reason") if row[key] is not None}
+        metadata = {key: row[key] for key in ("state", "candidate", "reason") if row[key] is not None}
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(_NAMESPACE, row["object_id"])),
@@ -66,13 +69,21 @@ def slide_features(
                 "measurements": {
                     key: row[key] for key in _MEASURED if row[key] is not None and math.isfinite(row[key])
                 },
-                "metadata": told,
+                "metadata": metadata,
             },
         }
 
 
-def write_geojson(results: Results, folder: Path) -> list[Path]:
-    """Write ``SLIDE_ID.geojson`` of every analysed slide into ``folder``, and remove ours of slides that are gone."""
+def write(results: Results, folder: Path) -> list[Path]:
+    """Write `SLIDE_ID.geojson` for every analysed slide, and delete files of earlier exports whose slide is no longer there.
+
+    Args:
+        results: the results to export.
+        folder: output folder; it is created where it does not exist.
+
+    Returns:
+        The files written.
+    """
     colours = genus_colours(results.manifest["reference"]["genera"])
     written = []
     for slide in results.manifest["slides"]:

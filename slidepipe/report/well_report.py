@@ -6,7 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from slidepipe.exports.geojson import write_geojson
+from slidepipe.exports.geojson import write as write_geojson
 from slidepipe.html import render
 from slidepipe.report import sections
 from slidepipe.report.chart import draw_chart, write_chart

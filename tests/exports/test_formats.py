@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from slidepipe.cli import main
 from slidepipe.errors import SettingsError
-from slidepipe.exports.formats import FORMS, export
+from slidepipe.exports.formats import FORMATS, export
 from slidepipe.results import Results
 from tests.synthetic import genus_names, make_well
 
@@ -90,7 +90,7 @@ def test_coco_rules(well: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_takes_several_formats(well: Path, tmp_path: Path) -> None:
-    forms = [option for form in FORMS for option in ("--format", form)]
+    forms = [option for form in FORMATS for option in ("--format", form.name)]
     done = CliRunner().invoke(main, ["export", str(well), *forms, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     written = [Path(line) for line in done.output.splitlines()]
@@ -100,5 +100,5 @@ def test_the_command_takes_several_formats(well: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_format(well: Path) -> None:
-    with pytest.raises(SettingsError, match="'xls' is not known; use one of geojson, csv, parquet, coco"):
+    with pytest.raises(SettingsError, match="'xls' does not exist. Use one of geojson, csv, parquet, coco"):
         export(well, "xls")

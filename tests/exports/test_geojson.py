@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from slidepipe.exports.geojson import genus_colours, slide_features, write_geojson
+from slidepipe.exports.geojson import genus_colours, slide_features
+from slidepipe.exports.geojson import write as write_geojson
 from slidepipe.results import Results
 from slidepipe.slides.reader import read_meta
 from tests import drawn

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slidepipe.exports.formats import FORMS, export
+from slidepipe.exports.formats import FORMATS, export
 from slidepipe.report import write_report
 from slidepipe.results import Results
 from slidepipe.search.index import open_index
@@ -22,7 +22,7 @@ def test_report_of_nearly_empty_results(tmp_path: Path, statuses: Mapping[int, s
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("cannot be opened") == list(statuses.values()).count("failed")
     assert ">nan" not in page
-    for form in FORMS:
+    for form in [form.name for form in FORMATS]:
         for path in export(folder, form):
             assert path.exists()
     assert len(open_index(Results(folder)).lengths) == len(Results(folder).objects)
