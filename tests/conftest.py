@@ -3,9 +3,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests import drawn
+
+# No deadline: how long an example takes depends on how busy the machine is.
+hypothesis.settings.register_profile("slidepipe", deadline=None)
+hypothesis.settings.load_profile("slidepipe")
 
 
 @pytest.fixture(scope="session")

@@ -100,5 +100,5 @@ def test_the_command_takes_several_formats(well: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_format(well: Path) -> None:
-    with pytest.raises(SettingsError, match="'xls' does not exist. Use one of geojson, csv, parquet, coco"):
+    with pytest.raises(SettingsError, match=r"'xls' does not exist\. Use one of geojson, csv, parquet, coco"):
         export(well, "xls")
