@@ -1,3 +1,5 @@
+"""Reference sets: labelled image folders, their fingerprint and cache."""
+
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ def image(path: Path, shade: int = 100) -> None:
     Image.new("RGB", (12, 9), (shade, shade, shade)).save(path)
 
 
-def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
+def test_scan_image_folder_order(tmp_path: Path) -> None:
+    """Files are listed in alphabetical order; hidden and other files are left out."""
     for name in (
         "beta/2.jpg",
         "beta/1.png",
@@ -51,7 +54,8 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path: Path) -> None:
         (["_debris/1.jpg", "_debris/2.jpg"], "only reject classes"),
     ],
 )
-def test_what_cannot_be_a_reference_set(tmp_path: Path, names: list[str], message: str) -> None:
+def test_unusable_image_folder_is_rejected(tmp_path: Path, names: list[str], message: str) -> None:
+    """The message names the folder and the fault, in one line."""
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if name.endswith(".txt"):
@@ -63,12 +67,14 @@ def test_what_cannot_be_a_reference_set(tmp_path: Path, names: list[str], messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    """A folder that does not exist is an error."""
     with pytest.raises(ReferenceSetError, match="nowhere: no such folder"):
         scan_image_folder(tmp_path / "nowhere")
 
 
-def test_images_of_any_mode_are_read_and_bad_ones_named(tmp_path: Path) -> None:
+def test_read_image_modes(tmp_path: Path) -> None:
+    """Grey and transparent images become RGB; damaged files are named."""
     Image.new("L", (4, 3), 77).save(tmp_path / "grey.png")
     Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (read_image(tmp_path / "grey.png") == 77).all()
@@ -82,25 +88,27 @@ def test_images_of_any_mode_are_read_and_bad_ones_named(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
-def test_the_fingerprint_follows_names_bytes_and_embedding(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_images_and_embedding(tmp_path: Path) -> None:
+    """Another image or another way of embedding gives another fingerprint."""
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         image(tmp_path / name)
-    first = fingerprint_folder(scan_image_folder(tmp_path), {"views": 8})
-    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 8}) == first
-    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 1}) != first
+    first = fingerprint_folder(scan_image_folder(tmp_path), {"orientations": 8})
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"orientations": 8}) == first
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"orientations": 1}) != first
     image(tmp_path / "a/1.png", 101)
-    assert fingerprint_folder(scan_image_folder(tmp_path), {"views": 8}) != first
+    assert fingerprint_folder(scan_image_folder(tmp_path), {"orientations": 8}) != first
 
 
-def test_the_cache_keeps_a_set_and_survives_damage(tmp_path: Path) -> None:
+def test_cache_round_trip_and_damage(tmp_path: Path) -> None:
+    """A saved set is loaded; a damaged file counts as not there."""
     assert load_cached("f" * 64) is None
-    sharp, soft = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
-    kept = ReferenceSet(sharp, soft, np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, None)
+    sharp, crop_like = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    kept = ReferenceSet(sharp, crop_like, np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, None)
     save_cached(kept)
     again = load_cached("f" * 64)
     assert again is not None
     np.testing.assert_array_equal(again.embeddings, sharp)
-    np.testing.assert_array_equal(again.crop_like, soft)
+    np.testing.assert_array_equal(again.crop_like, crop_like)
     assert again.genera.tolist() == ["a", "b"]
     assert again.weights_sha256 is None
     (stored,) = (tmp_path / "cache").rglob("*.npz")

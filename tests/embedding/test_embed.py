@@ -1,3 +1,5 @@
+"""Embeddings of crops."""
+
 import logging
 from typing import Any
 
@@ -7,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidepipe.crops.isolate import align_to_long_axis, isolate, rotate_object
-from slidepipe.embedding.device import resolve_device
 from slidepipe.embedding.embed import embed_crops, join_embeddings
 from slidepipe.embedding.square import orient_squares, to_squares
-from slidepipe.errors import PluginError, SettingsError
+from slidepipe.errors import PluginError
 from slidepipe.interfaces import Float32Array, UInt8Array
 from tests.plugins_for_tests import MeanColour
 
@@ -25,7 +26,8 @@ def names(count: int) -> list[str]:
 
 
 @given(st.integers(1, 9), st.permutations(range(7)))
-def test_neither_batches_nor_order_change_an_embedding(batch: int, order: list[int]) -> None:
+def test_batch_and_order_do_not_change_embedding(batch: int, order: list[int]) -> None:
+    """Embeddings do not depend on the batch size or the order of the crops."""
     crops = crops_of(7)
     expected = embed_crops(MeanColour(), crops, names(7), 8, 3)
     mixed = embed_crops(MeanColour(), [crops[index] for index in order], names(7), 8, batch)
@@ -33,13 +35,14 @@ def test_neither_batches_nor_order_change_an_embedding(batch: int, order: list[i
 
 
 class Corners(MeanColour):
-    """Sees how the crop lies."""
+    """A backbone whose embedding depends on the orientation of the crop."""
 
     def embed(self, crops: UInt8Array) -> Float32Array:
         return crops[:, 0, :2].reshape(len(crops), 6).astype(np.float32)
 
 
-def test_eight_views_make_turns_alike() -> None:
+def test_eight_orientations_are_rotation_invariant() -> None:
+    """Averaged over eight orientations, quarter turns of a crop embed alike."""
     crop = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     quarters = [np.ascontiguousarray(np.rot90(crop, k)) for k in range(4)]
     one = embed_crops(Corners(), quarters, names(4), 1, 4)
@@ -48,17 +51,16 @@ def test_eight_views_make_turns_alike() -> None:
     np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=1e-6)
 
 
-class Turning(Corners):
-    """Says that flips and quarter turns make no difference to it (which its test does not need)."""
+class Invariant(Corners):
+    """The same, but declared invariant to flips and quarter turns (the test does not need it to be true)."""
 
     orientation_invariant = True
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 9), st.permutations(range(7)))
-def test_objects_alone_are_laid_by_their_long_axis_and_halfway_in_the_mirrored_views(
-    batch: int, order: list[int]
-) -> None:
+def test_isolated_objects_are_aligned(batch: int, order: list[int]) -> None:
+    """Isolated objects are aligned to their long axis, and rotated by 45 degrees in the mirrored orientations."""
     crops = [*crops_of(4), *(crop[:12] for crop in crops_of(3))]
     posed = []
     for number, crop in enumerate(map(isolate, crops)):
@@ -82,27 +84,28 @@ def test_objects_alone_are_laid_by_their_long_axis_and_halfway_in_the_mirrored_v
     one = embed_crops(Corners(), mixed, names(7), 1, batch, isolated=True)
     np.testing.assert_array_equal(one, embed_crops(Corners(), list(map(isolate, mixed)), names(7), 1, batch))
     four = [np.mean([Corners().embed(square)[0] for square in squares], axis=0) for squares in posed]
-    found = embed_crops(Turning(), mixed, names(7), 1, batch, isolated=True)
+    found = embed_crops(Invariant(), mixed, names(7), 1, batch, isolated=True)
     np.testing.assert_allclose(found, np.array(four)[order], rtol=1e-5)
-    as_it_lies = embed_crops(Turning(), mixed, names(7), 1, batch)
+    as_it_lies = embed_crops(Invariant(), mixed, names(7), 1, batch)
     np.testing.assert_array_equal(as_it_lies, embed_crops(Corners(), mixed, names(7), 1, batch))
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_joined_embeddings_do_not_depend_on_who_is_beside_them(count: int, seed: int) -> None:
+def test_join_embeddings_scales_parts(count: int, seed: int) -> None:
+    """The parts have lengths 1 and 2.25, row by row; non-negative rows are square-rooted."""
     rng = np.random.default_rng(seed)
     own = rng.normal(size=(count, 5)).astype(np.float32)
     own[::2], own[1::2, 0] = np.abs(own[::2]), -1
-    beside = rng.normal(size=(count, 3)).astype(np.float32)
-    beside[0] = np.nan
-    joined = join_embeddings(own, beside)
+    companion = rng.normal(size=(count, 3)).astype(np.float32)
+    companion[0] = np.nan
+    joined = join_embeddings(own, companion)
     assert joined.dtype == np.float32
     assert joined.shape == (count, 8)
     assert np.isnan(joined[0, 5:]).all()
     np.testing.assert_allclose(np.linalg.norm(joined[1:, :5], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(joined[1:, 5:], axis=1), 2.25, rtol=1e-5)
     for row in range(count):
-        np.testing.assert_array_equal(join_embeddings(own[row : row + 1], beside[row : row + 1])[0], joined[row])
+        np.testing.assert_array_equal(join_embeddings(own[row : row + 1], companion[row : row + 1])[0], joined[row])
     # What is never negative is square-rooted: shares of the sum become squares.
     np.testing.assert_allclose(joined[0, :5] ** 2, own[0] / own[0].sum(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
@@ -110,15 +113,17 @@ def test_joined_embeddings_do_not_depend_on_who_is_beside_them(count: int, seed:
     )
 
 
-def test_no_crops_give_no_embeddings() -> None:
+def test_embed_without_crops() -> None:
+    """N may be 0."""
     assert embed_crops(MeanColour(), [], [], 8, 4).shape == (0, 6)
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch names its own."""
+    """An error of the same name as that of torch."""
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_halves_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """The batch is halved until it fits, with a warning each time."""
     sizes: list[int] = []
 
     class Small(MeanColour):
@@ -137,6 +142,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(caplog: pytest.LogCaptureFix
 
 
 def test_out_of_memory_with_one_crop_is_an_error() -> None:
+    """A batch of one cannot be halved."""
+
     class Tiny(MeanColour):
         def embed(self, crops: UInt8Array) -> Float32Array:
             raise OutOfMemoryError
@@ -158,7 +165,9 @@ def test_out_of_memory_with_one_crop_is_an_error() -> None:
         (lambda good: good.tolist(), "list"),
     ],
 )
-def test_a_backbone_that_breaks_its_contract_is_named(bad: Any, message: str) -> None:
+def test_broken_backbone_is_named(bad: Any, message: str) -> None:
+    """Wrong shapes, dtypes and values are errors that name the backbone."""
+
     class Bad(MeanColour):
         name = "bad-one"
 
@@ -168,13 +177,3 @@ def test_a_backbone_that_breaks_its_contract_is_named(bad: Any, message: str) ->
     with pytest.raises(PluginError, match=message) as caught:
         embed_crops(Bad(), crops_of(3), names(3), 1, 4)
     assert "bad-one" in str(caught.value)
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_device("cpu") == "cpu"
-    import torch
-
-    if not torch.cuda.is_available():
-        assert resolve_device("auto") == "cpu"
-        with pytest.raises(SettingsError, match="no usable NVIDIA GPU"):
-            resolve_device("cuda:0")
