@@ -25,9 +25,9 @@ sys.path.insert(0, str(ROOT))
 from performance.memory import write_large  # noqa: E402  # it is no installed package
 from slidepipe.slides.geometry import Box  # noqa: E402
 from slidepipe.slides.reader import open_slide  # noqa: E402
-from slidepipe.viewer.tiles import TILE_PX, Pyramid  # noqa: E402
+from slidepipe.viewer.tiles import TILE_PX, TilePyramid  # noqa: E402
 from tests.synthetic import make_well  # noqa: E402
-from tests.viewer.server import ViewServer, serving  # noqa: E402
+from tests.viewer.view_server import ViewServer, serving  # noqa: E402
 
 SAMPLES = 20
 
@@ -91,7 +91,7 @@ def first_pages(server: ViewServer) -> dict[str, float]:
         page.wait_for_timeout(1500)
         scrolled: dict[str, float] = page.evaluate(SCROLL)
         figures |= {
-            "grid_specimens": float(str(page.locator("#said").inner_text()).split()[0]),
+            "grid_specimens": float(str(page.locator("#status").inner_text()).split()[0]),
             "scroll_frame_median_ms": scrolled["median"],
             "scroll_frame_p95_ms": scrolled["p95"],
             "scroll_pictures_not_yet_there": scrolled["blank"],
@@ -102,7 +102,7 @@ def first_pages(server: ViewServer) -> dict[str, float]:
 
 def tiles(server: ViewServer, size: tuple[int, int], count: int) -> dict[str, Any]:
     """Return the latency of tiles at random places and zooms, and the memory of the server meanwhile."""
-    pyramid = Pyramid(Box(0, 0, *size))
+    pyramid = TilePyramid(Box(0, 0, *size))
     rng = random.Random(3)
     process = psutil.Process(server.process.pid)
     milliseconds, memory = [], [process.memory_info().rss / 1e6]

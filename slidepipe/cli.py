@@ -355,7 +355,7 @@ def search(results: tuple[Path, ...], query: str, top: int, metric: Any, device:
 @click.option("--slides", type=EXISTING, metavar="DIR", help="Current folder of the scans, if they were moved.")
 def view(results: Path, port: int, host: str, slides: Path | None) -> None:
     """View the specimens of RESULTS in a browser and correct their labels (needs slidepipe[view])."""
-    from slidepipe.viewer.command import serve
+    from slidepipe.viewer.server import serve
 
     serve(results, host, port, slides, lambda line: click.echo(line))
 

@@ -1,4 +1,4 @@
-"""The scans behind the results: where each is now, and whether it is still the one that was analysed."""
+"""The scans of the results: where each one is now, and whether it is still the scan that was analysed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,45 +8,64 @@ from slidepipe.errors import SlideError
 from slidepipe.slides.geometry import Box
 from slidepipe.slides.handles import cached_slide
 from slidepipe.slides.reader import SlideReader
-from slidepipe.viewer.tiles import Pyramid
+from slidepipe.viewer.tiles import TilePyramid
 
 
-def scan_path(entry: Mapping[str, Any], folder: Path | None) -> Path:
-    """The file of a slide; ``folder`` is where the well's scans have been moved to, if they have."""
-    path = Path(str(entry["path"]))
-    return path if folder is None else folder / f"{entry['slide_id']}{path.suffix}"
+def scan_path(record: Mapping[str, Any], folder: Path | None) -> Path:
+    """Return the path of a slide's scan.
+
+    Args:
+        record: the slide's record in the manifest.
+        folder: folder that holds the well's scans now; None if they are where the run found them.
+    """
+    path = Path(str(record["path"]))
+    return path if folder is None else folder / f"{record['slide_id']}{path.suffix}"
 
 
-def scan_bounds(entry: Mapping[str, Any]) -> Box:
-    """The scanned part of a slide, level-0 pixels. Raises :class:`SlideError` where the slide could not be analysed at all."""
-    if "bounds" not in entry:
-        raise SlideError(f"{entry['slide_id']}: this slide could not be analysed, so nothing is known of its scan")
-    x0, y0, x1, y1 = (int(edge) for edge in entry["bounds"])
+def scan_bounds(record: Mapping[str, Any]) -> Box:
+    """Return the scanned part of a slide, level-0 pixels of the whole slide.
+
+    Args:
+        record: the slide's record in the manifest.
+
+    Raises:
+        SlideError: the slide could not be analysed.
+    """
+    if "bounds" not in record:
+        raise SlideError(
+            f"{record['slide_id']}: this slide could not be analysed, so its scan is not shown. "
+            "failures.csv in the RESULTS folder holds the reason"
+        )
+    x0, y0, x1, y1 = (int(edge) for edge in record["bounds"])
     return Box(x0, y0, x1, y1)
 
 
-def open_scan(entry: Mapping[str, Any], folder: Path | None) -> tuple[SlideReader, Pyramid]:
-    """The calling thread's open scan of a slide.
+def open_scan(record: Mapping[str, Any], folder: Path | None) -> tuple[SlideReader, TilePyramid]:
+    """Return a slide's scan, opened for the calling thread, and the pyramid of its tiles.
+
+    Args:
+        record: the slide's record in the manifest.
+        folder: as for `scan_path`.
 
     Raises:
-        SlideError: it is not there, cannot be opened, or is another scan than the one that was analysed.
+        SlideError: the scan is not there, cannot be opened, or is not the scan that was analysed.
     """
-    bounds = scan_bounds(entry)
-    path = scan_path(entry, folder)
-    slide = cached_slide(path, (float(entry["mpp_x"]) + float(entry["mpp_y"])) / 2)
+    bounds = scan_bounds(record)
+    path = scan_path(record, folder)
+    slide = cached_slide(path, (float(record["mpp_x"]) + float(record["mpp_y"])) / 2)
     size = (slide.meta.width_px, slide.meta.height_px)
-    if size != (entry["width_px"], entry["height_px"]):
+    if size != (record["width_px"], record["height_px"]):
         raise SlideError(
-            f"{path}: is {size[0]} x {size[1]} px, the scan that was analysed {entry['width_px']} x {entry['height_px']} px. "
-            "Run the well again, or put the scan back"
+            f"{path}: the scan has {size[0]} x {size[1]} px, but the scan that was analysed had "
+            f"{record['width_px']} x {record['height_px']} px. Run the well again, or put the analysed scan back"
         )
-    return slide, Pyramid(bounds)
+    return slide, TilePyramid(bounds)
 
 
-def why_missing(entry: Mapping[str, Any], folder: Path | None) -> str:
-    """Why a slide's scan cannot be shown; empty where it can."""
+def why_missing(record: Mapping[str, Any], folder: Path | None) -> str:
+    """Return why a slide's scan cannot be shown; empty if it can. Arguments as for `open_scan`."""
     try:
-        open_scan(entry, folder)
+        open_scan(record, folder)
     except SlideError as error:
         return str(error)
     return ""

@@ -12,9 +12,9 @@ from slidepipe.errors import SlideError
 from slidepipe.slides.geometry import Box
 from slidepipe.slides.reader import open_slide
 from slidepipe.viewer import tiles
-from slidepipe.viewer.cache import BytesCache
+from slidepipe.viewer.bytes_cache import BytesCache
 from slidepipe.viewer.scans import open_scan, why_missing
-from slidepipe.viewer.tiles import OVERLAP_PX, TILE_PX, Pyramid, render_tile
+from slidepipe.viewer.tiles import OVERLAP_PX, TILE_PX, TilePyramid, render_tile
 from tests import drawn
 
 DISCS = [(700, 300, 90, drawn.BROWN), (1300, 1200, 120, drawn.GREEN)]
@@ -31,8 +31,9 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.integers(1, 300_000), st.integers(1, 300_000))
-def test_tiles_cover_every_level_once(width: int, height: int) -> None:
-    pyramid = Pyramid(Box(7, 9, 7 + width, 9 + height))
+def test_tiles_cover_every_level(width: int, height: int) -> None:
+    """The tiles of a level cover the whole picture and overlap by `OVERLAP_PX`."""
+    pyramid = TilePyramid(Box(7, 9, 7 + width, 9 + height))
     assert pyramid.size(pyramid.top) == (width, height)
     assert max(pyramid.size(0)) <= 2
     level = max(0, pyramid.top - 4)
@@ -52,9 +53,10 @@ def test_tiles_cover_every_level_once(width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize("down", [0, 1, 2, 3])
-def test_a_tile_shows_its_place_of_the_slide(scan: Path, down: int) -> None:
+def test_tile_shows_its_part_of_slide(scan: Path, down: int) -> None:
+    """A tile `down` levels below the finest shows the same pixels as the whole slide, reduced."""
     with open_slide(scan) as slide:
-        pyramid = Pyramid(Box(0, 0, 1536, 1280))
+        pyramid = TilePyramid(Box(0, 0, 1536, 1280))
         level = pyramid.top - down
         whole = Image.fromarray(slide.read(slide.meta.levels[0], 0, 0, 1536, 1280)[0])
         wanted = np.asarray(whole.resize(pyramid.size(level), Image.Resampling.BOX), np.int16)
@@ -65,14 +67,14 @@ def test_a_tile_shows_its_place_of_the_slide(scan: Path, down: int) -> None:
         assert seen.shape[:2] == (box.height, box.width)
         part = wanted[box.y0 : box.y1, box.x0 : box.x1]
         assert np.abs(seen - part).mean() < 4
-        # A shift of two pixels would be seen: it is worse than none.
+        # The comparison detects a shift of two pixels: it gives a larger difference.
         assert np.abs(seen[:, 2:] - part[:, :-2]).mean() > np.abs(seen - part).mean()
 
 
-def test_the_scanned_part_begins_at_its_bounds(tmp_path: Path) -> None:
+def test_scanned_part_starts_at_bounds(tmp_path: Path) -> None:
     path = drawn.mirax(tmp_path / "1_2-3 300 mSWC.mrxs", drawn.field(1536, 1536, DISCS), missing=[(0, 0)])
     with open_slide(path) as slide:
-        pyramid = Pyramid(slide.meta.bounds)
+        pyramid = TilePyramid(slide.meta.bounds)
         box = pyramid.tile(pyramid.top, 1, 0)
         assert box is not None
         seen = picture(render_tile(slide, pyramid, pyramid.top, box))
@@ -81,29 +83,29 @@ def test_the_scanned_part_begins_at_its_bounds(tmp_path: Path) -> None:
         first = pyramid.tile(pyramid.top, 0, 0)
         assert first is not None
         corner = picture(render_tile(slide, pyramid, pyramid.top, first))[40:200, 40:200]
-        assert np.abs(corner - np.array(slide.meta.background)).max() < 12  # never scanned: no black
+        assert np.abs(corner - np.array(slide.meta.background)).max() < 12  # a part that was never scanned is not black
 
 
-def test_reading_in_halves_gives_the_same_picture(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_in_halves_gives_same_picture(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_slide(scan) as slide:
-        pyramid = Pyramid(Box(0, 0, 1536, 1280))
+        pyramid = TilePyramid(Box(0, 0, 1536, 1280))
         box = pyramid.tile(pyramid.top - 2, 0, 0)
         assert box is not None
         whole = picture(render_tile(slide, pyramid, pyramid.top - 2, box))
-        most = []
+        sizes = []
         read = slide.read
-        monkeypatch.setattr(slide, "read", lambda level, x, y, w, h: most.append(w * h) or read(level, x, y, w, h))
-        monkeypatch.setattr(tiles, "_MOST_SOURCE_PX", 20_000)
+        monkeypatch.setattr(slide, "read", lambda level, x, y, w, h: sizes.append(w * h) or read(level, x, y, w, h))
+        monkeypatch.setattr(tiles, "_MAX_SOURCE_PX", 20_000)
         parts = picture(render_tile(slide, pyramid, pyramid.top - 2, box))
-    assert max(most) <= 20_000
+    assert max(sizes) <= 20_000
     assert np.abs(parts - whole).mean() < 1.5
 
 
-def test_what_cannot_be_read_is_hatched_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_unreadable_part_is_hatched(tmp_path: Path) -> None:
     path = drawn.svs(tmp_path / "a.svs", drawn.field(1024, 1024, [(700, 700, 90, drawn.BROWN)]), factors=(1,))
     drawn.break_tile(path, 0)
     with open_slide(path) as slide:
-        pyramid = Pyramid(Box(0, 0, 1024, 1024))
+        pyramid = TilePyramid(Box(0, 0, 1024, 1024))
         box = pyramid.tile(pyramid.top - 1, 0, 0)
         assert box is not None
         seen = picture(render_tile(slide, pyramid, pyramid.top - 1, box))
@@ -118,26 +120,42 @@ def entry(path: Path, **changes: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_scan_that_is_not_there_or_another_is_told(scan: Path, tmp_path: Path) -> None:
+def test_missing_or_changed_scan_is_reported(scan: Path, tmp_path: Path) -> None:
     assert why_missing(entry(scan), None) == ""
     assert "no such file" in why_missing(entry(tmp_path / "gone.svs"), None)
     assert why_missing(entry(Path("/elsewhere/a.svs")), scan.parent) == ""  # --slides
-    assert "is 1536 x 1280 px, the scan that was analysed 10 x" in why_missing(entry(scan, width_px=10), None)
+    assert "the scan has 1536 x 1280 px, but the scan that was analysed had 10 x" in why_missing(
+        entry(scan, width_px=10), None
+    )
     failed = entry(scan)
     del failed["bounds"]
     with pytest.raises(SlideError, match="could not be analysed"):
         open_scan(failed, None)
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40)), max_size=60))
-def test_a_cache_answers_right_and_never_holds_more_than_it_may(asked: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 140)), max_size=60))
+def test_cache_keeps_most_recently_used_values(requests: list[tuple[int, int]]) -> None:
+    """The cache holds the most recently used values whose total size is at most 100 bytes, and at least the last one."""
     cache = BytesCache(100)
-    for key, size in asked:
-        assert cache.get((key, size), lambda key=key, size=size: bytes([key]) * size) == bytes([key]) * size
-        assert cache.held_bytes <= 100 or len(cache) == 1
+    kept: list[tuple[int, int]] = []  # keys, the most recently used one last; the second part of a key is the size
+    for key, size in requests:
+        data = bytes([key]) * size
+        made: list[bytes] = []
+
+        def make(data: bytes = data, made: list[bytes] = made) -> bytes:
+            made.append(data)
+            return data
+
+        assert cache.get((key, size), make) == data
+        assert len(made) == ((key, size) not in kept)
+        kept = [other for other in kept if other != (key, size)] + [(key, size)]
+        while len(kept) > 1 and sum(other_size for _, other_size in kept) > 100:
+            kept.pop(0)
+        assert cache.size_bytes == sum(other_size for _, other_size in kept)
+        assert len(cache) == len(kept)
 
 
-def test_a_cache_keeps_nothing_of_what_failed() -> None:
+def test_cache_stores_no_failed_value() -> None:
     cache = BytesCache(100)
     with pytest.raises(ZeroDivisionError):
         cache.get("a", lambda: bytes(1 // 0))

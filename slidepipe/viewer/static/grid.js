@@ -1,395 +1,356 @@
-// The grid page: specimens in a list that draws only what is seen, labelled by keyboard, mouse or finger.
+// The grid page: specimens in a list that draws only what is visible, labelled by keyboard, mouse or finger.
 
-import { choose } from "./choose.js";
-import { NOT_A_FOSSIL, WRONG_BOX, ask, element, isGenus, labels, say, settings, stamp, start, tally, tellCounts, trouble } from "./store.js";
+import { refreshCounts, showTally } from "./counts.js";
+import { enableDragSelect } from "./drag_select.js";
+import { chooseGenus } from "./genus_dialog.js";
+import { NOT_A_FOSSIL, WRONG_BOX, isGenus, labels, startUpdates } from "./labels.js";
+import { byId, element, objectImage, request, settings, showProblem, showStatus, swatch, taxonName, version } from "./page.js";
 
-const LEAST_W = 134;
-const CELL_H = 170;
-const MANY = 300; // more at once than this are asked about first
+const MIN_CELL_WIDTH = 134;
+const CELL_HEIGHT = 170;
+const EXTRA_ROWS = 5; // drawn beyond each edge, so that their pictures are loaded before they are visible
+const CONFIRM_ABOVE = 300; // the page asks before it labels more specimens than this at once
 
-const $ = (id) => document.getElementById(id);
-const grid = $("grid");
-const sheet = $("sheet");
-const controls = ["name", "sample", "sort", "labelled"];
+const grid = byId("grid");
+const sheet = byId("sheet");
+const queryControls = ["name", "sample", "sort", "labelled"];
 
-let told = { n: [], slide: [], row: [], state: [], name: [], p_value: [], distance: [], names: [], slides: [] };
+// The objects shown, as columns of /api/objects. A place is a position in this list.
+let objects = { number: [], object_id: [], slide: [], state: [], name: [], p_value: [], distance: [], names: [], states: [] };
 let columns = 1;
-let cellW = LEAST_W; // columns share the width there is
-let here = 0; // the specimen that the keyboard is on
-let anchor = 0;
+let cellWidth = MIN_CELL_WIDTH; // the columns share the width of the grid
+let current = 0; // the place that the keyboard is on
+let anchor = 0; // where a selection with Shift starts
 let selected = new Set();
-const cells = new Map(); // place in the list -> its element
+const cells = new Map(); // place -> its element
 
 // -- what is shown ------------------------------------------------------------------------------------------------------
 
-function query() {
-  const values = new URLSearchParams();
-  for (const id of controls) values.set(id, $(id).value);
-  return values;
+function queryOfControls() {
+  const query = new URLSearchParams();
+  for (const id of queryControls) query.set(id, byId(id).value);
+  return query;
 }
 
-function fromAddress() {
-  const said = new URLSearchParams(location.search);
-  for (const id of controls) {
-    const value = said.get(id);
-    if (value !== null && [...$(id).options].some((option) => option.value === value)) $(id).value = value;
+function setControlsFromAddress() {
+  const query = new URLSearchParams(location.search);
+  for (const id of queryControls) {
+    const value = query.get(id);
+    if (value !== null && [...byId(id).options].some((option) => option.value === value)) byId(id).value = value;
   }
-  if (!said.has("name") && settings.genera.length) $("name").value = settings.genera[0];
+  if (!query.has("name") && settings.genera.length) byId("name").value = settings.genera[0];
 }
 
-async function load(at = 0) {
-  const wanted = query();
-  history.replaceState(null, "", `/grid?${wanted}`);
+async function load() {
+  const query = queryOfControls();
+  history.replaceState(null, "", `/grid?${query}`);
   try {
-    if (wanted.get("sort") === "random") wanted.set("seed", String(Date.now() % 1e6));
-    told = await ask(`/api/objects?${wanted}`);
+    if (query.get("sort") === "random") query.set("seed", String(Date.now() % 1e6));
+    objects = await request(`/api/objects?${query}`);
   } catch (error) {
-    trouble(error.message);
+    showProblem(error.message);
     return;
   }
-  if (encodeURIComponent(told.stamp) !== stamp) location.reload();
+  if (encodeURIComponent(objects.version) !== version) location.reload();
   selected = new Set();
-  $("right").lastChild.textContent = ["unknown", "unusable"].includes($("name").value) ? " it is the guess" : " right";
-  here = anchor = Math.min(at, Math.max(0, told.n.length - 1));
+  byId("confirm").lastElementChild.textContent = ["unknown", "unusable"].includes(byId("name").value) ? "confirm best guess" : "confirm";
+  current = anchor = 0;
   for (const cell of cells.values()) cell.remove();
   cells.clear();
   grid.scrollTop = 0;
-  layout();
-  const none = sheet.querySelector(".none");
-  none?.remove();
-  if (!told.n.length) {
-    const drawn = wanted.get("sort") === "review" ? " Draw some with 'slidepipe review sample RESULTS'." : "";
-    sheet.append(element("p", { class: "none", text: `No specimens here.${drawn}` }));
+  layOut();
+  sheet.querySelector(".none")?.remove();
+  if (!objects.number.length) {
+    const hint = query.get("sort") === "review" ? " Draw some with 'slidepipe review sample RESULTS'." : "";
+    sheet.append(element("p", { class: "none", text: `No specimens.${hint}` }));
   }
-  say(`${told.n.length} specimens`);
-  tellCounts(showCounts);
+  showStatus(`${objects.number.length} specimens`);
+  refreshCounts(showGenusTally);
 }
 
-function id(place) {
-  return `${told.slides[told.slide[place]]}:${String(told.row[place]).padStart(5, "0")}`;
-}
-
-function layout() {
-  columns = Math.max(1, Math.floor((grid.clientWidth - 4) / LEAST_W));
-  cellW = Math.min(1.25 * LEAST_W, (grid.clientWidth - 4) / columns);
-  sheet.style.height = `${Math.max(1, Math.ceil(told.n.length / columns)) * CELL_H}px`;
-  for (const [place, cell] of cells) put(cell, place);
+function layOut() {
+  columns = Math.max(1, Math.floor((grid.clientWidth - 4) / MIN_CELL_WIDTH));
+  cellWidth = Math.min(1.25 * MIN_CELL_WIDTH, (grid.clientWidth - 4) / columns);
+  sheet.style.height = `${Math.max(1, Math.ceil(objects.number.length / columns)) * CELL_HEIGHT}px`;
+  for (const [place, cell] of cells) positionCell(cell, place);
   draw();
 }
 
-function put(cell, place) {
-  cell.style.width = `${cellW - 6}px`;
-  cell.style.transform = `translate(${(place % columns) * cellW + 3}px, ${Math.floor(place / columns) * CELL_H + 3}px)`;
+function positionCell(cell, place) {
+  cell.style.width = `${cellWidth - 6}px`;
+  cell.style.transform = `translate(${(place % columns) * cellWidth + 3}px, ${Math.floor(place / columns) * CELL_HEIGHT + 3}px)`;
 }
 
-let asked = false;
+let drawRequested = false;
 function draw() {
-  asked = false;
-  const above = 5; // rows beyond the edges, so that their pictures are there when they come
-  const first = Math.max(0, Math.floor(grid.scrollTop / CELL_H) - above) * columns;
-  const last = Math.min(told.n.length, (Math.ceil((grid.scrollTop + grid.clientHeight) / CELL_H) + above) * columns);
+  drawRequested = false;
+  const first = Math.max(0, Math.floor(grid.scrollTop / CELL_HEIGHT) - EXTRA_ROWS) * columns;
+  const lastRow = Math.ceil((grid.scrollTop + grid.clientHeight) / CELL_HEIGHT) + EXTRA_ROWS;
+  const end = Math.min(objects.number.length, lastRow * columns);
   for (const [place, cell] of cells) {
-    if (place < first || place >= last) {
+    if (place < first || place >= end) {
       cell.remove();
       cells.delete(place);
     }
   }
-  for (let place = first; place < last; place += 1) {
+  for (let place = first; place < end; place += 1) {
     let cell = cells.get(place);
     if (!cell) {
-      cell = make(place);
+      cell = makeCell(place);
       cells.set(place, cell);
       sheet.append(cell);
     }
-    mark(cell, place);
+    updateCell(cell, place);
   }
-  if (told.n.length) grid.setAttribute("aria-activedescendant", `cell-${here}`);
+  if (objects.number.length) grid.setAttribute("aria-activedescendant", `cell-${current}`);
 }
 
-function later() {
-  if (!asked) {
-    asked = true;
+function drawInNextFrame() {
+  if (!drawRequested) {
+    drawRequested = true;
     requestAnimationFrame(draw);
   }
 }
 
-function make(place) {
+function makeCell(place) {
   const cell = element("div", { class: "cell", role: "option", id: `cell-${place}`, "data-place": place });
-  const image = element("img", { src: `/thumb/${told.n[place]}.jpg?v=${stamp}`, alt: "", draggable: "false", decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(element("p", { class: "muted", text: "no picture: these pixels cannot be read" })));
-  cell.append(image, element("span", { class: "of" }), element("span", { class: "sure" }), element("span", { class: "label" }));
-  put(cell, place);
+  const image = objectImage(`/thumb/${objects.number[place]}.jpg`, { alt: "", draggable: "false", decoding: "async" });
+  cell.append(image, element("span", { class: "name" }), element("span", { class: "scores" }), element("span", { class: "label" }));
+  positionCell(cell, place);
   return cell;
 }
 
-function mark(cell, place) {
-  const label = labels.get(id(place));
-  const blind = $("blind").checked;
-  const [, of, sure, said] = cell.children;
-  const state = told.states[told.state[place]];
-  const name = told.name[place] < 0 ? "" : told.names[told.name[place]];
-  const answer = state === "accepted" ? name : state === "unknown" && name ? `? ${name}` : state;
-  of.textContent = blind ? `${place + 1}` : answer;
-  const p = told.p_value[place];
-  sure.textContent = blind || p === null ? "" : `p ${p.toFixed(2)}  d ${told.distance[place].toPrecision(2)}`;
-  said.hidden = label === null;
-  said.textContent = label === null ? "" : `${isGenus(label) ? "✓" : "✕"} ${label || NOT_A_FOSSIL}`;
-  cell.classList.toggle("no", label !== null && !isGenus(label));
-  cell.classList.toggle("here", place === here);
+function updateCell(cell, place) {
+  const label = labels.get(objects.object_id[place]);
+  const labelText = label === null ? "" : isGenus(label) ? taxonName(label) : label || NOT_A_FOSSIL;
+  const hideNames = byId("hide-names").checked;
+  const [, name, scores, labelLine] = cell.children;
+  name.textContent = hideNames ? `${place + 1}` : headAnswer(place);
+  const p = objects.p_value[place];
+  scores.textContent = hideNames || p === null ? "" : `p ${p.toFixed(2)}  d ${objects.distance[place].toPrecision(2)}`;
+  labelLine.hidden = label === null;
+  labelLine.textContent = label === null ? "" : `${isGenus(label) ? "✓" : "✕"} ${labelText}`;
+  cell.classList.toggle("rejected", label !== null && !isGenus(label));
+  cell.classList.toggle("current", place === current);
   cell.setAttribute("aria-selected", String(selected.has(place)));
-  cell.setAttribute("aria-label", `${place + 1} of ${told.n.length}: ${of.textContent}${label === null ? "" : `, labelled ${label || NOT_A_FOSSIL}`}`);
-  cell.title = id(place);
+  const labelled = label === null ? "" : `, labelled ${labelText}`;
+  cell.setAttribute("aria-label", `${place + 1} of ${objects.number.length}: ${name.textContent}${labelled}`);
+  cell.title = objects.object_id[place];
 }
 
-function showCounts(counts) {
-  tally(counts, $("name").value);
+function headAnswer(place) {
+  const state = objects.states[objects.state[place]];
+  const name = nameAt(place);
+  if (state === "accepted") return taxonName(name);
+  return state === "unknown" && name ? `? ${taxonName(name)}` : state;
 }
 
-// -- where one is -------------------------------------------------------------------------------------------------------
+// The genus of the object, or the class that it resembles most; "" if there is none.
+function nameAt(place) {
+  return objects.name[place] < 0 ? "" : objects.names[objects.name[place]];
+}
 
-function go(place, extend = false) {
-  if (!told.n.length) return;
-  here = Math.max(0, Math.min(told.n.length - 1, place));
+function showGenusTally(counts) {
+  showTally(counts, byId("name").value);
+}
+
+// -- moving and selecting -----------------------------------------------------------------------------------------------
+
+function goTo(place, extend = false) {
+  if (!objects.number.length) return;
+  current = Math.max(0, Math.min(objects.number.length - 1, place));
+  selected = new Set();
   if (extend) {
-    const [low, high] = [Math.min(anchor, here), Math.max(anchor, here)];
-    selected = new Set();
-    for (let other = low; other <= high; other += 1) selected.add(other);
-  } else {
-    selected = new Set();
-    anchor = here;
-  }
-  const top = Math.floor(here / columns) * CELL_H;
+    for (let other = Math.min(anchor, current); other <= Math.max(anchor, current); other += 1) selected.add(other);
+  } else anchor = current;
+  const top = Math.floor(current / columns) * CELL_HEIGHT;
   if (top < grid.scrollTop) grid.scrollTop = top;
-  else if (top + CELL_H > grid.scrollTop + grid.clientHeight) grid.scrollTop = top + CELL_H - grid.clientHeight + 4;
+  else if (top + CELL_HEIGHT > grid.scrollTop + grid.clientHeight) grid.scrollTop = top + CELL_HEIGHT - grid.clientHeight + 4;
   draw();
 }
 
-function chosen() {
-  if (!told.n.length) return [];
-  return selected.size ? [...selected].sort((a, b) => a - b) : [here];
+function selectAll() {
+  selected = new Set(objects.number.keys());
+  draw();
+  showStatus(`${selected.size} selected`);
 }
+
+// The places that a label applies to: the selected ones, or the current one.
+function labelledPlaces() {
+  if (!objects.number.length) return [];
+  return selected.size ? [...selected].sort((a, b) => a - b) : [current];
+}
+
+enableDragSelect(grid, sheet, {
+  selected: () => selected,
+  placesBetween: (from, to) => {
+    const [left, right] = [Math.min(from.x, to.x), Math.max(from.x, to.x)];
+    const [top, bottom] = [Math.min(from.y, to.y), Math.max(from.y, to.y)];
+    const lastColumn = Math.min(columns - 1, Math.floor(right / cellWidth));
+    const places = new Set();
+    for (let row = Math.max(0, Math.floor(top / CELL_HEIGHT)); row <= Math.floor(bottom / CELL_HEIGHT); row += 1) {
+      for (let column = Math.max(0, Math.floor(left / cellWidth)); column <= lastColumn; column += 1) {
+        const place = row * columns + column;
+        if (place < objects.number.length) places.add(place);
+      }
+    }
+    return places;
+  },
+  select: (places) => {
+    selected = places;
+    drawInNextFrame();
+  },
+  finish: (places) => {
+    selected = places;
+    current = anchor = Math.min(...selected, objects.number.length - 1);
+    draw();
+    showStatus(`${selected.size} selected`);
+  },
+  click: (place, event, byTouch) => {
+    if (event.ctrlKey || event.metaKey || byTouch) {
+      if (!selected.delete(place)) selected.add(place);
+      current = anchor = place;
+      draw();
+    } else goTo(place, event.shiftKey);
+  },
+});
 
 // -- labels -------------------------------------------------------------------------------------------------------------
 
-async function give(label) {
-  const places = chosen();
-  if (!places.length) return;
-  if (places.length > MANY && !window.confirm(`Label ${places.length} specimens at once?`)) return;
-  const ids = places.map(id);
-  const last = places[places.length - 1];
-  const many = places.length > 1;
-  go(many ? last : Math.min(last + 1, told.n.length - 1));
-  const kept = await labels.label(ids, label);
-  if (kept) say(`${many ? `${ids.length} specimens` : ids[0]}: ${label || NOT_A_FOSSIL}`);
+function mayLabel(places) {
+  return places.length <= CONFIRM_ABOVE || window.confirm(`Label ${places.length} specimens at once?`);
 }
 
-// "Right": each specimen is what the head says, or, of those it left unknown, what they are nearest to.
-async function right() {
-  if ($("blind").checked) {
-    say("Names are hidden: name the genus, or show the names first.");
+async function labelSelected(label) {
+  const places = labelledPlaces();
+  if (!places.length || !mayLabel(places)) return;
+  const ids = places.map((place) => objects.object_id[place]);
+  const several = places.length > 1;
+  moveOn(places);
+  const saved = await labels.label(ids, label);
+  const text = isGenus(label) ? taxonName(label) : label || NOT_A_FOSSIL;
+  if (saved) showStatus(`${several ? `${ids.length} specimens` : ids[0]}: ${text}`);
+}
+
+// Label each specimen with the genus that the head gave it or, if it is unknown, with the genus that it resembles most.
+async function confirmAnswers() {
+  if (byId("hide-names").checked) {
+    showStatus("Names are hidden. Choose the genus, or show the names first.");
     return;
   }
-  const places = chosen().filter((place) => told.name[place] >= 0 && !told.names[told.name[place]].startsWith("_"));
+  const places = labelledPlaces().filter((place) => nameAt(place) && !nameAt(place).startsWith("_"));
   if (!places.length) {
-    say("There is no guess to confirm.");
+    showStatus("There is no genus to confirm.");
     return;
   }
-  const byName = new Map();
+  const idsByGenus = new Map();
   for (const place of places) {
-    const name = told.names[told.name[place]];
-    byName.set(name, [...(byName.get(name) || []), id(place)]);
+    const genus = nameAt(place);
+    idsByGenus.set(genus, [...(idsByGenus.get(genus) || []), objects.object_id[place]]);
   }
-  if (places.length > MANY && !window.confirm(`Label ${places.length} specimens at once?`)) return;
-  go(Math.min(places[places.length - 1] + (places.length > 1 ? 0 : 1), told.n.length - 1));
-  for (const [name, ids] of byName) {
-    if (!(await labels.label(ids, name))) return;
+  if (!mayLabel(places)) return;
+  moveOn(places);
+  for (const [genus, ids] of idsByGenus) {
+    if (!(await labels.label(ids, genus))) return;
   }
-  say(`${places.length} right`);
+  showStatus(`${places.length} confirmed`);
+}
+
+// After one specimen, go to the next one; after several, stay at the last of them.
+function moveOn(places) {
+  const last = places[places.length - 1];
+  goTo(places.length > 1 ? last : Math.min(last + 1, objects.number.length - 1));
 }
 
 async function undo() {
   const step = await labels.undo();
   if (!step) {
-    if (!labels.canUndo) say("Nothing of this tab is left to undo.");
+    if (!labels.canUndo) showStatus("Nothing left to undo in this tab.");
     return;
   }
-  say(step.leftOut ? `Undone, but for ${step.leftOut} that another tab has labelled since.` : `Undone: ${step.ids.length} label${step.ids.length > 1 ? "s" : ""}`);
-  const place = told.n.findIndex((_, other) => id(other) === step.ids[0]);
-  if (place >= 0) go(place);
+  showStatus(step.leftOut
+    ? `Undone, except ${step.leftOut} that another tab has labelled since.`
+    : `Undone: ${step.ids.length} label${step.ids.length > 1 ? "s" : ""}`);
+  const place = objects.object_id.indexOf(step.ids[0]);
+  if (place >= 0) goTo(place);
 }
 
-async function name(typed = "") {
-  const genus = await choose(typed);
+async function labelByName(typed = "") {
+  const genus = await chooseGenus(typed);
   grid.focus();
-  if (genus) await give(genus);
+  if (genus) await labelSelected(genus);
 }
 
 async function openSlide() {
-  if (!told.n.length) return;
-  await labels.settled; // labels that still wait would be lost with this page
-  location.href = `/slide/${told.slide[here]}?object=${told.n[here]}`;
+  if (!objects.number.length) return;
+  await labels.settled; // labels that are still waiting would be lost with this page
+  location.href = `/slide/${objects.slide[current]}?object=${objects.number[current]}`;
 }
 
-// -- keys ---------------------------------------------------------------------------------------------------------------
+// -- keys and buttons ---------------------------------------------------------------------------------------------------
 
 grid.addEventListener("keydown", (event) => {
   const control = event.ctrlKey || event.metaKey;
-  const page = Math.max(1, Math.floor(grid.clientHeight / CELL_H)) * columns;
+  const page = Math.max(1, Math.floor(grid.clientHeight / CELL_HEIGHT)) * columns;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, PageUp: -page, PageDown: page };
   if (event.key in steps && !control) {
-    const to = here + steps[event.key];
-    if (Math.abs(steps[event.key]) === 1 || (to >= 0 && to < told.n.length) || event.key.startsWith("Page")) go(to, event.shiftKey);
-  } else if (event.key === "Home") go(0, event.shiftKey);
-  else if (event.key === "End") go(told.n.length - 1, event.shiftKey);
+    const to = current + steps[event.key];
+    const exists = to >= 0 && to < objects.number.length;
+    if (Math.abs(steps[event.key]) === 1 || exists || event.key.startsWith("Page")) goTo(to, event.shiftKey);
+  } else if (event.key === "Home") goTo(0, event.shiftKey);
+  else if (event.key === "End") goTo(objects.number.length - 1, event.shiftKey);
   else if (control && event.key.toLowerCase() === "z") undo();
-  else if (control && event.key.toLowerCase() === "a") {
-    selected = new Set(told.n.keys());
-    draw();
-    say(`${selected.size} selected`);
-  } else if (control || event.altKey) return;
-  else if (event.key === " ") right();
-  else if (event.key === "Delete" || event.key === "Backspace" || event.key === "0") give(event.shiftKey ? WRONG_BOX : "");
+  else if (control && event.key.toLowerCase() === "a") selectAll();
+  else if (control || event.altKey) return;
+  else if (event.key === " ") confirmAnswers();
+  else if (event.key === "Delete" || event.key === "Backspace" || event.key === "0") labelSelected(event.shiftKey ? WRONG_BOX : "");
   else if (event.key === "Enter") openSlide();
-  else if (event.key === "Escape") go(here);
+  else if (event.key === "Escape") goTo(current);
   else if (/^[1-9]$/.test(event.key)) {
     const genus = settings.genera[Number(event.key) - 1];
-    if (genus) give(genus);
-  } else if (/^\p{L}$/u.test(event.key)) name(event.key);
+    if (genus) labelSelected(genus);
+  } else if (/^\p{L}$/u.test(event.key)) labelByName(event.key);
   else return;
   event.preventDefault();
 });
 
-// -- mouse and finger ---------------------------------------------------------------------------------------------------
-
-let drag = null;
-
-function at(event) {
-  const frame = sheet.getBoundingClientRect();
-  return { x: event.clientX - frame.left, y: event.clientY - frame.top };
-}
-
-function within(from, to) {
-  const [left, right] = [Math.min(from.x, to.x), Math.max(from.x, to.x)];
-  const [top, bottom] = [Math.min(from.y, to.y), Math.max(from.y, to.y)];
-  const found = new Set();
-  for (let row = Math.max(0, Math.floor(top / CELL_H)); row <= Math.floor(bottom / CELL_H); row += 1) {
-    for (let column = Math.max(0, Math.floor(left / cellW)); column <= Math.min(columns - 1, Math.floor(right / cellW)); column += 1) {
-      const place = row * columns + column;
-      if (place < told.n.length) found.add(place);
+for (const id of queryControls) {
+  byId(id).addEventListener("change", () => {
+    if (id === "sort" && byId("sort").value === "review") {
+      byId("hide-names").checked = true; // a reviewer sees the fossil before its name
+      byId("name").value = "all";
+      byId("sample").value = "";
     }
-  }
-  return found;
+    load();
+  });
 }
-
-grid.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0 || event.clientX > grid.getBoundingClientRect().left + grid.clientWidth) return;
-  const byTouch = event.pointerType === "touch";
-  if (byTouch && !grid.classList.contains("touch")) return; // scrolls; a tap is a click
-  drag = { from: at(event), kept: event.ctrlKey || event.metaKey ? new Set(selected) : new Set(), moved: false, last: event };
-  grid.setPointerCapture(event.pointerId);
+byId("hide-names").addEventListener("change", draw);
+byId("confirm").addEventListener("click", () => confirmAnswers().then(() => grid.focus()));
+byId("not-a-fossil").addEventListener("click", () => labelSelected("").then(() => grid.focus()));
+byId("wrong-box").addEventListener("click", () => labelSelected(WRONG_BOX).then(() => grid.focus()));
+byId("choose-genus").addEventListener("click", () => labelByName());
+byId("undo").addEventListener("click", () => undo().then(() => grid.focus()));
+byId("open-slide").addEventListener("click", openSlide);
+byId("drag-select").addEventListener("click", () => {
+  const on = grid.classList.toggle("drag-select");
+  byId("drag-select").setAttribute("aria-pressed", String(on));
 });
-
-grid.addEventListener("pointermove", (event) => {
-  if (!drag) return;
-  drag.last = event;
-  stretch();
-});
-
-function stretch() {
-  if (!drag) return;
-  const to = at(drag.last);
-  if (!drag.moved && Math.hypot(to.x - drag.from.x, to.y - drag.from.y) < 7) return;
-  drag.moved = true;
-  selected = new Set([...drag.kept, ...within(drag.from, to)]);
-  let box = sheet.querySelector(".marquee");
-  if (!box) {
-    box = element("div", { class: "marquee" });
-    sheet.append(box);
-  }
-  box.style.left = `${Math.min(drag.from.x, to.x)}px`;
-  box.style.top = `${Math.min(drag.from.y, to.y)}px`;
-  box.style.width = `${Math.abs(to.x - drag.from.x)}px`;
-  box.style.height = `${Math.abs(to.y - drag.from.y)}px`;
-  const frame = grid.getBoundingClientRect();
-  const over = drag.last.clientY < frame.top + 24 ? -14 : drag.last.clientY > frame.bottom - 24 ? 14 : 0;
-  if (over) {
-    grid.scrollTop += over;
-    requestAnimationFrame(stretch);
-  }
-  later();
-}
-
-function drop(event) {
-  if (!drag) return;
-  const { moved } = drag;
-  drag = null;
-  sheet.querySelector(".marquee")?.remove();
-  if (moved) {
-    here = anchor = Math.min(...selected, told.n.length - 1);
-    draw();
-    say(`${selected.size} selected`);
-  } else tap(event);
-}
-grid.addEventListener("pointerup", drop);
-grid.addEventListener("pointercancel", () => {
-  drag = null;
-  sheet.querySelector(".marquee")?.remove();
-});
-grid.addEventListener("click", (event) => {
-  if (event.pointerType === "touch" && !grid.classList.contains("touch")) tap(event);
-});
-
-function tap(event) {
-  const point = at(event);
-  const [place] = within(point, point);
-  if (place === undefined) return;
-  if (event.ctrlKey || event.metaKey || (grid.classList.contains("touch") && event.pointerType === "touch")) {
-    if (!selected.delete(place)) selected.add(place);
-    here = anchor = place;
-    draw();
-  } else go(place, event.shiftKey);
-}
-
-grid.addEventListener("dblclick", openSlide);
-grid.addEventListener("scroll", later, { passive: true });
-new ResizeObserver(layout).observe(grid);
-
-// -- buttons ------------------------------------------------------------------------------------------------------------
-
-for (const control of controls) $(control).addEventListener("change", () => {
-  if (control === "sort" && $("sort").value === "review") {
-    $("blind").checked = true; // a reviewer sees the fossil before what it was taken for
-    $("name").value = "all";
-    $("sample").value = "";
-  }
-  load();
-});
-$("blind").addEventListener("change", draw);
-$("right").addEventListener("click", () => right().then(() => grid.focus()));
-$("nothing").addEventListener("click", () => give("").then(() => grid.focus()));
-$("wrong").addEventListener("click", () => give(WRONG_BOX).then(() => grid.focus()));
-$("choose").addEventListener("click", () => name());
-$("undo").addEventListener("click", () => undo().then(() => grid.focus()));
-$("open").addEventListener("click", openSlide);
-$("touch").addEventListener("click", () => {
-  const on = grid.classList.toggle("touch");
-  $("touch").setAttribute("aria-pressed", String(on));
-});
-$("palette").append(...settings.genera.map((genus, place) => {
-  const button = element("button", { title: genus });
+byId("palette").append(...settings.genera.map((genus, place) => {
+  const button = element("button", { title: taxonName(genus) });
   if (place < 9) button.append(element("u", { text: place + 1 }));
-  const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
-  swatch.style.background = settings.colours[genus] || "#888";
-  button.append(swatch, genus);
-  button.addEventListener("click", () => give(genus).then(() => grid.focus()));
+  button.append(swatch(genus), taxonName(genus));
+  button.addEventListener("click", () => labelSelected(genus).then(() => grid.focus()));
   return button;
 }));
 
+grid.addEventListener("dblclick", openSlide);
+grid.addEventListener("scroll", drawInNextFrame, { passive: true });
+new ResizeObserver(layOut).observe(grid);
 labels.addEventListener("change", () => {
-  later();
-  $("undo").disabled = !labels.canUndo;
-  tellCounts(showCounts);
+  drawInNextFrame();
+  byId("undo").disabled = !labels.canUndo;
+  refreshCounts(showGenusTally);
 });
-fromAddress();
-start();
+setControlsFromAddress();
+startUpdates();
 load().then(() => grid.focus());

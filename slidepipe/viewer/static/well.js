@@ -1,11 +1,14 @@
-// The well page: counts that follow the labels.
+// The well page: the table of counts, which follows the labels.
 
-import { ask, element, labels, say, start, tellCounts, trouble } from "./store.js";
+import { refreshCounts } from "./counts.js";
+import { labels, startUpdates } from "./labels.js";
+import { byId, element, request, showProblem, showStatus, taxonName } from "./page.js";
 
 function show(counts) {
   const rows = counts.genera.map((row) => {
-    const link = element("a", { href: `/grid?${new URLSearchParams({ name: row.genus })}` }, element("i", { text: row.genus }));
-    const range = row.corrected === "" ? "" : `${row.corrected_low} to ${row.corrected_high}`;
+    const address = `/grid?${new URLSearchParams({ name: row.genus })}`;
+    const link = element("a", { href: address }, element("i", { text: taxonName(row.genus) }));
+    const interval = row.corrected === "" ? "" : `${row.corrected_low} to ${row.corrected_high}`;
     const changed = row.reviewed !== row.count;
     return element("tr", { "data-genus": row.genus },
       element("td", {}, link),
@@ -13,15 +16,16 @@ function show(counts) {
       element("td", { class: changed ? "number changed" : "number", text: row.reviewed }),
       element("td", { class: "number", text: row.missed || "" }),
       element("td", { class: "number", text: row.corrected }),
-      element("td", { class: "number", text: range }));
+      element("td", { class: "number", text: interval }));
   });
   document.querySelector("#counts tbody").replaceChildren(...rows);
-  document.getElementById("counts").classList.toggle("no-draw", counts.genera.every((row) => row.corrected === ""));
-  const said = `${counts.labelled} objects have a label, ${counts.missed} fossils were drawn by hand.`;
-  const stale = counts.stale ? ` ${counts.stale} more are of objects that these results hold no longer, and count nothing.` : "";
-  say(`${said}${stale}${counts.correction && counts.labelled ? ` Estimate: ${counts.correction}.` : ""}`);
+  byId("counts").classList.toggle("no-estimate", counts.genera.every((row) => row.corrected === ""));
+  const sentences = [`${counts.labelled} objects have a label, ${counts.missed} fossils were drawn by hand.`];
+  if (counts.stale) sentences.push(`${counts.stale} labels belong to objects that are not in these results any more; they are not counted.`);
+  if (counts.correction && counts.labelled) sentences.push(`Estimate: ${counts.correction}.`);
+  showStatus(sentences.join(" "));
 }
 
-labels.addEventListener("change", () => tellCounts(show));
-ask("/api/counts").then(show, (error) => trouble(error.message));
-start();
+labels.addEventListener("change", () => refreshCounts(show));
+request("/api/counts").then(show, (error) => showProblem(error.message));
+startUpdates();
