@@ -11,6 +11,7 @@ import pyarrow as pa
 from slidepipe.classification.object_table import SCHEMA, ObjectTable, SlideObjects
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
+from slidepipe.crops.quality import RULES
 from slidepipe.interfaces import IntArray
 from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
 from slidepipe.samples.sample import Sample, WellSlide
@@ -52,8 +53,7 @@ def objects_of(of: WellSlide, answers: Sequence[str | None]) -> SlideObjects:
         "nearest": [None] * count,
         "candidate": [genus or GENERA[row % len(GENERA)] for row, genus in enumerate(genera)],
         "reason": [None] * count,
-        "black_share": [0.0] * count,
-        "edge_um": [2.0] * count,
+        **{rule.column: [0.0] * count for rule in RULES},
     }
     return SlideObjects(of.slide_id, pa.table(columns, schema=SCHEMA))
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from slidepipe.classification.object_table import SCHEMA, ObjectTable, SlideObjects
 from slidepipe.counting.counts import SlideCount, count_slide, long_table, sample_table, slide_table
 from slidepipe.crops.cut import CropSpec, encode_crop
+from slidepipe.crops.quality import RULES
 from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.store.arrays import write_embeddings, write_jpegs
 from slidepipe.store.files import write_json, write_text
@@ -181,8 +182,7 @@ def _write_slide(
         "nearest": [[{"genus": genus, "reference": f"{genus}/001.jpg", "distance": 0.5}] for genus in nearest],
         "candidate": nearest,
         "reason": [None] * count,
-        "black_share": [0.0] * count,
-        "edge_um": [2.0] * count,
+        **{rule.column: [0.0] * count for rule in RULES},
     }
     return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from slidepipe.classification.object_table import ACCEPTED, SCHEMA, UNKNOWN, UNUSABLE, SlideObjects
 from slidepipe.classification.reference_set import ReferenceSet
 from slidepipe.classification.slide_shift import decide_slide
-from slidepipe.classification.usable import CropProperties, find_faults, read_crop_properties
+from slidepipe.classification.usable import find_faults, read_crop_properties
 from slidepipe.config import CountingConfig
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray
 from slidepipe.samples.sample import WellSlide
@@ -30,7 +30,7 @@ class _StoredObjects:
         area_um2: float64 (N,).
         score: float64 (N,), the detector's.
         embeddings: float32 (N, D); a row of NaN where the object's pixels could not be read.
-        properties: the measured properties of the crops.
+        properties: float64 (N,) for each quality rule, by column.
     """
 
     boxes: IntArray
@@ -38,7 +38,7 @@ class _StoredObjects:
     area_um2: FloatArray
     score: FloatArray
     embeddings: Float32Array
-    properties: CropProperties
+    properties: dict[str, FloatArray]
 
 
 def classify_slide(
@@ -83,8 +83,7 @@ def classify_slide(
         "area_um2": np.round(stored.area_um2, 3),
         "detect_score": np.round(stored.score, 6),
         **_decision_columns(decisions, np.flatnonzero(readable), reference, reasons),
-        "black_share": _rounded(stored.properties.black_share),
-        "edge_um": _rounded(stored.properties.edge_um),
+        **{column: _rounded(values) for column, values in stored.properties.items()},
     }
     return SlideObjects(slide.slide_id, pa.table(columns, schema=SCHEMA))
 

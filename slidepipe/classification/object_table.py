@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slidepipe.crops.quality import RULES
 from slidepipe.errors import ResultsError
 from slidepipe.store.files import write_file
 
@@ -26,8 +27,8 @@ STATES = (ACCEPTED, UNKNOWN, UNUSABLE)
 _NEIGHBOUR = pa.struct([("genus", pa.string()), ("reference", pa.string()), ("distance", pa.float64())])
 
 #: The columns of `objects.parquet`, in order. Boxes are half-open, in level-0 pixels of the whole slide. `genus` is null unless
-#: the state is accepted; `candidate` is the best genus even where it was not accepted. `reason` says why an object is unusable;
-#: `black_share` and `edge_um` are the measured crop properties (`slidepipe.classification.usable`).
+#: the state is accepted; `candidate` is the best genus even where it was not accepted. `reason` says why an object is unusable.
+#: The last columns are the properties that the quality rules measure (`slidepipe.crops.quality`).
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),
@@ -51,8 +52,7 @@ SCHEMA = pa.schema(
         ("nearest", pa.list_(_NEIGHBOUR)),
         ("candidate", pa.string()),
         ("reason", pa.string()),
-        ("black_share", pa.float64()),
-        ("edge_um", pa.float64()),
+        *((rule.column, pa.float64()) for rule in RULES),
     ]
 )
 

@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from slidepipe.classification.usable import CropProperties, find_faults
+from slidepipe.classification.usable import find_faults
 from slidepipe.config import CountingConfig
 
 
 def test_find_faults_returns_first_fault() -> None:
     """Of several faults the first one is returned; a property that could not be measured is not a fault."""
     limits = CountingConfig()
-    measured = CropProperties(
-        black_share=np.array([0.0, 0.9, 0.9, 0.0, np.nan, 0.0]), edge_um=np.array([2.0, 9.0, 2.0, 9.0, np.nan, 2.0])
-    )
+    measured = {
+        "black_share": np.array([0.0, 0.9, 0.9, 0.0, np.nan, 0.0]),
+        "edge_um": np.array([2.0, 9.0, 2.0, 9.0, np.nan, 2.0]),
+    }
     cut = np.array([False, False, True, False, False, False])
     reasons = find_faults(measured, np.array([30.0, 30.0, 30.0, 30.0, 30.0, 400.0]), cut, limits)
     assert reasons == [
@@ -26,7 +27,7 @@ def test_find_faults_returns_first_fault() -> None:
 
 def test_find_faults_uses_limits_from_settings() -> None:
     """Each limit is a setting."""
-    measured = CropProperties(np.array([0.5, 0.5]), np.array([3.0, 5.0]))
+    measured = {"black_share": np.array([0.5, 0.5]), "edge_um": np.array([3.0, 5.0])}
     sides, cut = np.array([50.0, 50.0]), np.zeros(2, bool)
     assert find_faults(measured, sides, cut, CountingConfig()) == [None, None]
     strict = find_faults(measured, sides, cut, CountingConfig(max_edge_um=4))

@@ -9,7 +9,7 @@ import numpy as np
 
 from slidepipe.config import Config
 from slidepipe.crops.cut import cut_crops, encode_crop
-from slidepipe.crops.quality import long_sides_um, measure_crop
+from slidepipe.crops.quality import RULES, VERSION, long_sides_um, measure_crop
 from slidepipe.errors import RegionError
 from slidepipe.pipeline.engine import Task, Work
 from slidepipe.pipeline.jobs import SlideJob, SlideState
@@ -23,7 +23,7 @@ _NAME = "crop"
 PART_ROWS = 256
 
 #: What a part holds for each object besides the bytes of its JPEG, and the type of each value.
-_COLUMNS = {"lengths": np.int64, "black_share": np.float64, "edge_um": np.float64}
+_COLUMNS = {"lengths": np.int64, **{rule.column: np.float64 for rule in RULES}}
 
 
 def _depends_on(job: SlideJob, meta: SlideMeta, before: str) -> tuple[object, ...]:
@@ -84,7 +84,7 @@ def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
         return len(boxes)
     jpegs = [b""] * len(boxes)
     reasons: dict[int, str] = {}
-    measured = np.full((2, len(boxes)), np.nan)
+    measured = {rule.column: np.full(len(boxes), np.nan) for rule in RULES}
     slide = job.open_slide()
     long_um = long_sides_um(boxes, slide.meta.mpp_x, slide.meta.mpp_y) * (1 + 2 * job.crops.margin)
     for row, crop in cut_crops(slide, boxes, job.crops):
@@ -92,13 +92,13 @@ def crop_part(job: SlideJob, part: int, again: bool = False) -> int:
             reasons[row] = job.without_path(str(crop))
         else:
             jpegs[row] = encode_crop(crop, job.crops)
-            measured[:, row] = measure_crop(crop, long_um[row] / max(crop.shape[:2]))
+            for name, value in measure_crop(crop, long_um[row] / max(crop.shape[:2])).items():
+                measured[name][row] = value
     job.store.save_part(
         "crops",
         wanted,
         part,
-        black_share=measured[0],
-        edge_um=measured[1],
+        **measured,
         jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
         lengths=np.array([len(jpeg) for jpeg in jpegs], np.int64),
         lost=np.array(json.dumps({part * PART_ROWS + row: reason for row, reason in sorted(reasons.items())})),
@@ -167,7 +167,7 @@ def delete_crop_pixels(job: SlideJob) -> None:
 CROP = Stage(
     name=_NAME,
     stored="crops",
-    version=2,
+    version=VERSION,
     unit="object",
     depends_on=_depends_on,
     work=_work,
