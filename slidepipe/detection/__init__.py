@@ -1,1 +1,1 @@
-"""Any detector over a whole slide: blocks, halo, ownership, lost area."""
+"""Run any detector over a whole slide: blocks, halo, ownership of objects, lost area."""

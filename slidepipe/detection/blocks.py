@@ -1,8 +1,9 @@
-"""Blocks: how a slide is cut for detection, and which block an object belongs to.
+"""Divide a slide into blocks for detection, and read the pixels of a block.
 
-A slide's bounds are covered by a grid of detection pixels (a pyramid level, averaged down by a whole factor). Blocks
-partition the grid into cores; each block is read once with a halo. An object belongs to the block whose core holds its
-owner point, so the objects of a slide do not depend on how large the blocks are or who reads them.
+A grid of detection pixels covers the scanned part of the slide. A detection pixel is a pixel of a pyramid level, or the mean of
+a square of them. Blocks divide the grid into cores, and each block is read once with a halo around its core. An object belongs
+to the block whose core contains its owner point. Therefore the objects of a slide depend neither on the size of the blocks nor
+on which worker reads them.
 """
 
 import itertools
@@ -17,26 +18,26 @@ from slidepipe.interfaces import BoolArray, Detector, Region, UInt8Array
 from slidepipe.slides.geometry import Box, Level, SlideMeta
 from slidepipe.slides.reader import SlideReader
 
-#: A level up to this much coarser than wanted is still taken: it saves three quarters of the pixels.
+# A level may be coarser than the wanted resolution by this factor: reading it saves three quarters of the pixels.
 _COARSER_BY = 1.25
 
-#: Detection pixels read at a time: where the pyramid's factor is no whole number every read resamples, so reads start at
-#: fixed places whatever the block; and where a read fails, only such a cell is lost.
+#: Side of a cell in detection pixels. The grid is read cell by cell, for two reasons: where the factor of a level is not a whole
+#: number, OpenSlide resamples, so reads must start at the same places for every block; and a failed read loses only one cell.
 CELL_PX = 512
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The detection pixels of a slide: pixel (0, 0) is the corner of the scan's bounds.
+    """The detection pixels of a slide. Pixel (0, 0) is at the top left corner of the scanned part.
 
     Attributes:
-        level: pyramid level that is read.
-        factor: level pixels averaged into one detection pixel, along each axis.
-        left_px: level pixel of the grid's column 0.
-        top_px: level pixel of the grid's row 0.
-        width: detection pixels across.
-        height: detection pixels down.
-        mpp: micrometres a detection pixel.
+        level: The pyramid level that is read.
+        factor: Level pixels per detection pixel, along each axis.
+        left_px: Column 0 of the grid, in level pixels.
+        top_px: Row 0 of the grid, in level pixels.
+        width: Number of columns, in detection pixels.
+        height: Number of rows, in detection pixels.
+        mpp: Micrometres per detection pixel.
     """
 
     level: Level
@@ -49,28 +50,42 @@ class Grid:
 
     @property
     def scale_x(self) -> float:
-        """Level-0 pixels a detection pixel, across."""
+        """Level-0 pixels per detection pixel along x."""
         return self.factor * self.level.downsample_x
 
     @property
     def scale_y(self) -> float:
-        """Level-0 pixels a detection pixel, down."""
+        """Level-0 pixels per detection pixel along y."""
         return self.factor * self.level.downsample_y
 
     @property
     def x0_px(self) -> float:
-        """Level-0 x of the grid's left edge."""
+        """Left edge of the grid in level-0 pixels."""
         return self.left_px * self.level.downsample_x
 
     @property
     def y0_px(self) -> float:
-        """Level-0 y of the grid's top edge."""
+        """Top edge of the grid in level-0 pixels."""
         return self.top_px * self.level.downsample_y
+
+    def from_level0(self, box: Box) -> Box:
+        """Return a box in detection pixels, rounded, for a box in level-0 pixels."""
+        return Box(
+            round((box.x0 - self.x0_px) / self.scale_x),
+            round((box.y0 - self.y0_px) / self.scale_y),
+            round((box.x1 - self.x0_px) / self.scale_x),
+            round((box.y1 - self.y0_px) / self.scale_y),
+        )
 
 
 @dataclass(frozen=True)
 class Block:
-    """``core`` is what the block owns, ``window`` what it reads; both in detection pixels of the grid."""
+    """A part of the grid that is read and detected in one task.
+
+    Attributes:
+        core: The block owns the objects whose owner point lies here, in detection pixels of the grid.
+        window: What the block reads, core and halo, in detection pixels of the grid.
+    """
 
     core: Box
     window: Box
@@ -78,7 +93,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Window:
-    """The pixels of a block. ``failed`` marks what could not be read (shown as not scanned), ``reasons`` say why."""
+    """The pixels of a block.
+
+    Attributes:
+        region: The pixels as the detector receives them; those that could not be read count as not scanned.
+        failed: bool (H, W), True where a pixel could not be read.
+        reasons: Why cells could not be read, one line per cell.
+    """
 
     region: Region
     failed: BoolArray
@@ -86,9 +107,14 @@ class Window:
 
 
 def plan_grid(meta: SlideMeta, mpp: float) -> Grid:
-    """The grid on which a detector that wants ``mpp`` (um a pixel) sees the slide.
+    """Return the grid of a slide for a detector.
 
-    The coarsest level that is not much coarser than wanted, averaged down by a whole factor to come nearest to it.
+    The grid uses the coarsest level that is at most 1.25 times coarser than wanted, and averages its pixels by the whole factor
+    that comes nearest to the wanted resolution.
+
+    Args:
+        meta: Metadata of the slide.
+        mpp: The resolution that the detector wants, in micrometres per pixel.
     """
     usable = [level for level in meta.levels if meta.mpp * level.downsample <= mpp * _COARSER_BY]
     level = max(usable, key=lambda level: level.downsample) if usable else meta.levels[0]
@@ -108,16 +134,21 @@ def plan_grid(meta: SlideMeta, mpp: float) -> Grid:
 
 
 def plan_blocks(grid: Grid, detector: Detector, core_px: int) -> list[Block]:
-    """Cover the grid with blocks of about ``core_px`` detection pixels a side, each with the detector's halo.
+    """Divide the grid into blocks. Every pixel of the grid lies in the core of exactly one block.
 
-    Cores partition the grid. Windows start on multiples of the detector's ``align_px`` and reach at most one such step
-    beyond the grid: what lies further is unscanned and would tell the detector nothing.
+    Windows start at multiples of the detector's ``align_px``. They extend beyond the grid by at most one such step, because the
+    pixels outside the grid are not scanned.
+
+    Args:
+        grid: The detection pixels of the slide.
+        detector: Gives the halo and the alignment.
+        core_px: Approximate side of a core, in detection pixels.
     """
     align = detector.align_px
     halo = math.ceil(detector.halo_um / grid.mpp)
 
     def cuts(length: int) -> list[int]:
-        # Blocks of equal size: a last sliver would be nearly all halo.
+        # Blocks of equal size: a narrow last block would consist almost only of halo.
         count = max(1, round(length / core_px))
         return [length * i // count for i in range(count + 1)]
 
@@ -136,9 +167,15 @@ def plan_blocks(grid: Grid, detector: Detector, core_px: int) -> list[Block]:
 
 
 def read_window(slide: SlideReader, grid: Grid, window: Box) -> Window:
-    """Read a window cell by cell; a cell that cannot be read is marked failed and the rest kept."""
+    """Read a window cell by cell. A cell that cannot be read is marked as failed; the others are kept.
+
+    Args:
+        slide: The open slide.
+        grid: The detection pixels of the slide.
+        window: The window in detection pixels of the grid. It may extend beyond the grid.
+    """
     height, width = window.height, window.width
-    rgb = np.empty((height, width, 3), np.uint8)  # every pixel is of a cell
+    rgb = np.empty((height, width, 3), np.uint8)  # filled completely, because the cells cover the window
     scanned = np.zeros((height, width), np.bool_)
     failed = np.zeros((height, width), np.bool_)
     reasons = []
@@ -155,8 +192,8 @@ def read_window(slide: SlideReader, grid: Grid, window: Box) -> Window:
 
 
 def _cells(window: Box) -> Iterator[Box]:
-    # Cells lie on multiples of CELL_PX of the grid, so that every block that reads one reads the same pixels. A read starts at
-    # its cell's corner or, cut by the window, at the window's: those are whole level pixels apart, see _read_cell.
+    # Cells start at multiples of CELL_PX of the grid, so that all blocks that read a cell get the same pixels. A cell at the edge
+    # of the window is cut there; the cut lies on a whole level pixel, see _read_cell.
     for top in range(window.y0 // CELL_PX * CELL_PX, window.y1, CELL_PX):
         for left in range(window.x0 // CELL_PX * CELL_PX, window.x1, CELL_PX):
             yield Box(left, top, left + CELL_PX, top + CELL_PX).intersection(window)
@@ -165,7 +202,8 @@ def _cells(window: Box) -> Iterator[Box]:
 def _read_cell(slide: SlideReader, grid: Grid, cell: Box) -> tuple[UInt8Array, BoolArray]:
     factor = grid.factor
     whole = float(grid.level.downsample).is_integer()
-    # Reading only the wanted part of a cell gives other pixels where the factor is no whole number: there, read the cell whole.
+    # Where the level's factor is not a whole number, reading a part of a cell returns other pixels than reading all of it: there,
+    # always read the whole cell.
     read = cell
     if not whole:
         left, top = cell.x0 // CELL_PX * CELL_PX, cell.y0 // CELL_PX * CELL_PX
@@ -187,7 +225,7 @@ def _read_cell(slide: SlideReader, grid: Grid, cell: Box) -> tuple[UInt8Array, B
 def _average(rgb: UInt8Array, factor: int) -> UInt8Array:
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
     total = np.zeros((height, width, 3), np.uint32)
-    for dy in range(factor):  # sums of strided views: no temporary of the full size
+    for dy in range(factor):  # sums of strided views need no temporary array of the full size
         for dx in range(factor):
             total += rgb[dy::factor, dx::factor]
     count = factor * factor
@@ -195,7 +233,7 @@ def _average(rgb: UInt8Array, factor: int) -> UInt8Array:
 
 
 def _limit_to_grid(mask: BoolArray, grid: Grid, window: Box) -> None:
-    # Beyond the bounds nothing counts as scanned, even where a reader draws something there.
+    # Outside the bounds nothing counts as scanned, even where a reader returns pixels there.
     inside = window.intersection(Box(0, 0, grid.width, grid.height))
     mask[: inside.y0 - window.y0] = False
     mask[inside.y1 - window.y0 :] = False

@@ -1,9 +1,11 @@
 """The work on one slide: what workers need to do it, and how far it is."""
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slidepipe import plugins
 from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ResolutionError, SlideError
 from slidepipe.pipeline.specs import EmbedSpec, PluginSpec
@@ -12,6 +14,11 @@ from slidepipe.slides.geometry import SlideMeta
 from slidepipe.slides.handles import cached_slide
 from slidepipe.slides.reader import SlideReader
 from slidepipe.store.slide_store import SlideStore, StageName
+
+
+@functools.lru_cache(maxsize=8)
+def _register_files(files: tuple[Path, ...]) -> None:
+    plugins.register_files(files)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class SlideJob:
 
     def open_slide(self) -> SlideReader:
         """Return the slide, opened once per thread."""
+        _register_files(self.detector.files)  # one of them may hold the reader of the slide's format
         return cached_slide(self.path, self.mpp, self.identity)
 
     def without_path(self, reason: str) -> str:

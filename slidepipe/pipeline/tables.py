@@ -18,6 +18,7 @@ from slidepipe.counting.spike import spike_table
 from slidepipe.interfaces import Head
 from slidepipe.pipeline.jobs import SlideState
 from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
+from slidepipe.slides.geometry import LostRegion
 from slidepipe.store.files import write_text
 from slidepipe.store.slide_store import SlideStore
 
@@ -99,7 +100,7 @@ def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:
     """What could not be read of a slide whose stages are published: (stage, region or object, reason)."""
     boxes, crops = (store.attributes(stage) for stage in ("boxes", "crops"))
     return [
-        *(("detect", region, reason) for region, reason in boxes.get("lost", [])),
+        *(("detect", str(lost.box), lost.reason) for lost in map(LostRegion.from_stored, boxes.get("lost", []))),
         *(("crop", f"{slide_id}:{int(row):05d}", reason) for row, reason in crops.get("lost", {}).items()),
     ]
 

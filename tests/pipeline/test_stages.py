@@ -175,6 +175,8 @@ def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
         assert summary.partial == ("1_2-3 400 mC",)
         assert set(pd.read_csv(out / "failures.csv")["stage"]) == {stage}
         assert set(pd.read_csv(out / "failures.csv")["reason"]) == {"the drive is away"}
+        regions = {"detect": ["0,0,4096,4096"], "crop": ["1_2-3 400 mC:00003"]}
+        assert pd.read_csv(out / "failures.csv")["region"].tolist() == regions[stage]
         stored = [SlideStore.in_results(out, slide).folder / "boxes" / "zarr.json" for slide in slides]
         before = [path.stat().st_mtime_ns for path in stored]
         assert not run(well, out, config).redone  # it is still away: nothing is made anew

@@ -15,7 +15,7 @@ from slidepipe.pipeline.engine import Task, Work
 from slidepipe.pipeline.jobs import SlideJob, SlideState
 from slidepipe.pipeline.stages.stage import Expect, Retry, Stage
 from slidepipe.pipeline.tasks import get_detector
-from slidepipe.slides.geometry import Box, SlideMeta
+from slidepipe.slides.geometry import Box, LostRegion, SlideMeta
 
 _NAME = "detect"
 
@@ -55,7 +55,7 @@ def _work(state: SlideState, config: Config, expect: Expect) -> Work:
     lost = [region for result in results for region in result.lost_regions]
     # Nothing is stored, so that the next run tries the slide again.
     if lost and not any(result.analysed_mm2 for result in results):
-        raise SlideError(f"{job.path}: no part of the slide can be read ({lost[0][1]})")
+        raise SlideError(f"{job.path}: no part of the slide can be read ({lost[0].reason})")
     yield [Task(publish_boxes, (job, results, perf_counter() - started))]
 
 
@@ -64,8 +64,8 @@ def _retry_lost(state: SlideState, config: Config) -> Retry:
     if state.job is None or not lost:
         return False
     grid, _ = _plan(state, config)
-    regions = list(dict.fromkeys(region for region, _ in lost))
-    (now_mm2,) = yield [Task(measure_lost_mm2, (state.job, grid, regions))]
+    boxes = list(dict.fromkeys(LostRegion.from_stored(pair).box for pair in lost))
+    (now_mm2,) = yield [Task(measure_lost_mm2, (state.job, grid, boxes))]
     return bool(now_mm2 < 0.999 * float(state.job.store.attributes("boxes")["lost_mm2"]))
 
 
@@ -75,23 +75,15 @@ def _retry_lost(state: SlideState, config: Config) -> Retry:
 def detect_in_block(job: SlideJob, grid: Grid, block: Block) -> BlockResult:
     """Detect the objects of one block."""
     result = detect_block(job.open_slide(), grid, block, get_detector(job.detector))
-    return replace(
-        result, lost_regions=tuple((region, job.without_path(reason)) for region, reason in result.lost_regions)
-    )
+    lost = tuple(LostRegion(region.box, job.without_path(region.reason)) for region in result.lost_regions)
+    return replace(result, lost_regions=lost)
 
 
-def measure_lost_mm2(job: SlideJob, grid: Grid, regions: Sequence[str]) -> float:
-    """Return the area (mm²) that still cannot be read of regions ("x0,y0,x1,y1", level-0 pixels) that could not be read."""
+def measure_lost_mm2(job: SlideJob, grid: Grid, boxes: Sequence[Box]) -> float:
+    """Return the area (mm²) that still cannot be read of boxes (level-0 pixels) that could not be read before."""
     lost_px = 0
-    for region in regions:
-        x0, y0, x1, y1 = (int(edge) for edge in region.split(","))
-        window = Box(
-            round((x0 - grid.x0_px) / grid.scale_x),
-            round((y0 - grid.y0_px) / grid.scale_y),
-            round((x1 - grid.x0_px) / grid.scale_x),
-            round((y1 - grid.y0_px) / grid.scale_y),
-        )
-        lost_px += int(read_window(job.open_slide(), grid, window).failed.sum())
+    for box in boxes:
+        lost_px += int(read_window(job.open_slide(), grid, grid.from_level0(box)).failed.sum())
     return lost_px * grid.mpp * grid.mpp * 1e-6
 
 
@@ -116,7 +108,7 @@ def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float)
         "blocks": len(results),
         "analysed_mm2": analysed,
         "lost_mm2": lost,
-        "lost": [list(region) for result in results for region in result.lost_regions],
+        "lost": [region.to_stored() for result in results for region in result.lost_regions],
         "seconds": round(seconds, 3),
     }
     job.store.unpublish("crops", "embeddings")  # they belong to the earlier boxes
