@@ -236,11 +236,10 @@ def load_cached(fingerprint: str) -> ReferenceSet | None:
     path = _cache_path(fingerprint)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            # "as_crops" is an older name of `crop_like`. It stays, so that cached files of earlier releases remain readable.
             return ReferenceSet(
                 stored["embeddings"],
-                stored[
-                    "as_crops"
-                ],  # An older name of `crop_like`: cached files of earlier releases must stay readable.
+                stored["as_crops"],
                 stored["genera"],
                 stored["files"],
                 fingerprint,
