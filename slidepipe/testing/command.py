@@ -1,10 +1,12 @@
-"""``slidepipe plugins check NAME``: run the conformance checks of one plugin and say how each went."""
+"""The command `slidepipe plugins check NAME`: run the conformance checks of one plugin and print the results."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from slidepipe import plugins
 from slidepipe.errors import PluginError, SettingsError
 
 PATH = click.Path(path_type=Path)
@@ -12,11 +14,11 @@ PATH = click.Path(path_type=Path)
 
 @click.command("check")
 @click.argument("name")
-@click.option("--plugin", "files", type=PATH, multiple=True, metavar="FILE.py", help="A plugin file to load.")
-@click.option("--weights", type=PATH, metavar="FILE", help="Weights, where the backbone takes a file.")
-@click.option("--settings", "settings_file", type=PATH, metavar="FILE", help="The plugin's own settings (YAML).")
+@click.option("--plugin", "files", type=PATH, multiple=True, metavar="FILE.py", help="Plugin file to load.")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights file, if the backbone takes one.")
+@click.option("--settings", "settings_file", type=PATH, metavar="FILE", help="Settings of the plugin (YAML).")
 @click.option("--device", default="cpu", show_default=True, help="Where to run a backbone: cpu, cuda or cuda:N.")
-@click.option("--kind", type=click.Choice(["backbone", "head", "detector"]), help="Needed where NAME is in two kinds.")
+@click.option("--kind", type=click.Choice(list(plugins.KINDS)), help="Kind of the plugin, if two kinds have the name.")
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -28,26 +30,36 @@ def check(
     device: str,
     kind: str | None,
 ) -> None:
-    """Check that the plugin NAME keeps its contract. It needs no data and takes seconds."""
-    from slidepipe import plugins
+    """Run the conformance checks of the plugin NAME. They need no data and take seconds."""
     from slidepipe.testing import run_checks
 
     plugins.register_files(files)
-    base = name.partition(":")[0]
-    kinds = sorted({info.kind for info in plugins.list_plugins() if info.name == base and kind in (None, info.kind)})
-    if len(kinds) > 1:
-        raise PluginError(f"plugin {base!r} is a {' and a '.join(kinds)}: say which with --kind")
-    results = run_checks(kinds[0] if kinds else "backbone", name, _settings(settings_file), weights, device)
-    failed = 0
+    kind = kind or _kind_of(name)
+    results = list(_print_each(run_checks(kind, name, _read_settings(settings_file), weights, device)))
+    failed = sum(not result.ok for result in results)
+    if failed:
+        click.echo(f"{name} failed {failed} of {len(results)} checks")
+        ctx.exit(2)
+    click.echo(f"{name} passed all {len(results)} checks")
+
+
+def _print_each(results: Iterable[Any]) -> Iterable[Any]:
+    """Print each result as soon as it is known."""
     for result in results:
         click.echo(f"{result.status:8}{result.name}" + (f": {result.reason}" if result.reason else ""))
-        failed += not result.ok
-    click.echo(f"{name} keeps its contract" if not failed else f"{name} does not keep its contract: {failed} failed")
-    if failed:
-        ctx.exit(2)
+        yield result
 
 
-def _settings(path: Path | None) -> dict[str, Any]:
+def _kind_of(name: str) -> str:
+    """Return the kind of the plugins called `name`. An unknown name counts as a backbone, for the error message."""
+    base = name.partition(":")[0]
+    kinds = sorted({info.kind for info in plugins.list_plugins() if info.name == base})
+    if len(kinds) > 1:
+        raise PluginError(f"plugin {base!r} is a {' and a '.join(kinds)}. Choose one with --kind")
+    return kinds[0] if kinds else "backbone"
+
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     import yaml
@@ -55,9 +67,9 @@ def _settings(path: Path | None) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{path}: the settings cannot be read ({error.strerror}); check the path") from error
+        raise SettingsError(f"{path}: the settings cannot be read ({error.strerror}). Check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: the settings are no YAML ({' '.join(str(error).split())})") from error
+        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())}). Correct the file") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: the settings must be names with values, as in bins: 3")
+        raise SettingsError(f"{path}: not a mapping. Write 'name: value' lines, for example 'bins: 3'")
     return values
