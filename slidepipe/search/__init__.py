@@ -1,1 +1,1 @@
-"""Search for the objects that look most like an image."""
+"""Search for objects that are similar to an image or to another object."""

@@ -1,7 +1,7 @@
-"""Content-based search: the stored objects that look most like a picture or another object, over one well or several.
+"""Search for the stored objects that are most similar to an image or to another object, in one or several RESULTS folders.
 
-Likeness is the cosine of the stored embeddings (``euclidean`` is there for comparison). The embeddings are laid out once as a
-plain memory-mapped matrix beside the store, so that a search is one matrix product over it, block by block.
+Similarity is the cosine of the embeddings; the Euclidean distance can be used instead. The embeddings of a folder are copied once
+into one memory-mapped matrix in `.search/`, so that a search is one matrix product, done block by block.
 """
 
 import json
@@ -23,9 +23,9 @@ from slidepipe.store.slide_store import SlideStore
 
 Metric = Literal["cosine", "euclidean"]
 
-#: Rows of a block: some tens of megabytes, so that scores are made while the rows are in the processor's reach.
+#: Rows per block: a few tens of megabytes, so that the rows stay in the processor's cache while they are scored.
 _BLOCK_ROWS = 32768
-#: Candidates, of those wanted, that are measured again in double precision.
+#: Candidates measured again in double precision, as a multiple of the number of objects to return.
 _SPARE = 4
 
 _INDEX = ".search"
@@ -33,19 +33,20 @@ _COLUMNS = [
     "object_id", "slide_id", "sample_id", "depth_m", "sample_type", "state", "genus", "candidate", "p_value",
     "x0", "y0", "x1", "y1",
 ]  # fmt: skip
-#: What of a manifest's backbone must agree for embeddings to be comparable.
+#: Entries of a manifest's `backbone` that must agree for embeddings to be comparable. The names are those on users' disks.
 _IDENTITY = ("name", "version", "stage", "settings", "files", "views", "isolate", "beside", "weights_sha256")
 
 
 @dataclass(frozen=True)
-class Index:
-    """The embeddings of one RESULTS folder, ready to be searched.
+class SearchIndex:
+    """The embeddings of one RESULTS folder in one matrix.
 
     Attributes:
         results: the folder.
-        embeddings: float32 (N, D), memory-mapped; rows of the slides in the manifest's order. A lost crop's row is zero.
-        lengths: float32 (N,), Euclidean length of each row; zero marks a lost crop.
-        slide_ids: the slides.
+        embeddings: float32 (N, D), memory-mapped, slide by slide in the order of the manifest. The row of an object whose pixels
+            could not be read is zero.
+        lengths: float32 (N,), Euclidean length of each row; zero where the pixels could not be read.
+        slide_ids: the S slides.
         starts: int64 (S + 1,), the first row of each slide, and N.
     """
 
@@ -56,16 +57,19 @@ class Index:
     starts: IntArray
 
     def object_id(self, row: int) -> str:
-        """The object of a row."""
+        """Return the id of the object in a row."""
         slide = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.slide_ids[slide]}:{row - int(self.starts[slide]):05d}"
 
 
-def open_index(results: Results) -> Index:
-    """The index of a RESULTS folder: as it was laid out before, if the embeddings are still the same, or laid out now.
+def open_index(results: Results) -> SearchIndex:
+    """Return the search index of a RESULTS folder. It is built if it does not exist or the embeddings have changed.
 
-    It takes 4 D + 4 bytes an object in ``.search/`` of the folder and can be removed at any time. Where the folder cannot be
-    written, it is held in memory.
+    The index takes 4 D + 4 bytes per object in `.search/` of the folder and may be deleted at any time. Where the folder cannot
+    be written, the index is built in memory.
+
+    Args:
+        results: finished results.
     """
     slides = [slide for slide in results.manifest["slides"] if slide["status"] != "failed" and slide.get("objects")]
     slide_ids = tuple(str(slide["slide_id"]) for slide in slides)
@@ -74,14 +78,14 @@ def open_index(results: Results) -> Index:
     stages = [SlideStore.in_results(results.path, slide_id).attributes("embeddings") for slide_id in slide_ids]
     wanted = fingerprint("search", 1, slide_ids, counts, [stage.get("fingerprint") for stage in stages])
     folder = results.path / _INDEX
-    if not _is_laid_out(folder, wanted):
+    if not _is_up_to_date(folder, wanted):
         try:
             write_index(folder, _slide_embeddings(results, slide_ids), int(starts[-1]), wanted)
         except OSError:
             embeddings, lengths = _cleaned(np.concatenate(list(_slide_embeddings(results, slide_ids))))
-            return Index(results, embeddings, lengths, slide_ids, starts)
+            return SearchIndex(results, embeddings, lengths, slide_ids, starts)
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
-    return Index(results, embeddings, np.load(folder / "lengths.npy"), slide_ids, starts)
+    return SearchIndex(results, embeddings, np.load(folder / "lengths.npy"), slide_ids, starts)
 
 
 def _slide_embeddings(results: Results, slide_ids: Sequence[str]) -> Iterator[Float32Array]:
@@ -89,7 +93,7 @@ def _slide_embeddings(results: Results, slide_ids: Sequence[str]) -> Iterator[Fl
         yield np.asarray(results.embeddings(slide_id)[...], np.float32)
 
 
-def _is_laid_out(folder: Path, wanted: str) -> bool:
+def _is_up_to_date(folder: Path, wanted: str) -> bool:
     try:
         record = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,7 +102,14 @@ def _is_laid_out(folder: Path, wanted: str) -> bool:
 
 
 def write_index(folder: Path, parts: Iterator[Float32Array], rows: int, fingerprint: str) -> None:
-    """Lay out embeddings, float32 (n, D) a slide, as ``embeddings.npy`` and ``lengths.npy``; ``index.json`` goes last."""
+    """Write `embeddings.npy` and `lengths.npy`, then `index.json`, which marks the index as complete.
+
+    Args:
+        folder: output folder, created if it does not exist.
+        parts: float32 (n, D) for each slide; rows of NaN where pixels could not be read.
+        rows: N, the number of rows of all parts.
+        fingerprint: identifies the embeddings.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
     part_path = folder / f".embeddings.{uuid.uuid4().hex[:8]}"
@@ -113,7 +124,7 @@ def write_index(folder: Path, parts: Iterator[Float32Array], rows: int, fingerpr
             matrix[start : start + len(clean)] = clean
             lengths[start : start + len(clean)] = own
             start += len(clean)
-        if matrix is None:  # nothing to map
+        if matrix is None:  # there are no slides, so the length of an embedding is unknown
             _save(part_path, np.zeros((0, 1), np.float32))
         else:
             matrix.flush()
@@ -127,20 +138,20 @@ def write_index(folder: Path, parts: Iterator[Float32Array], rows: int, fingerpr
 def nearest(
     embeddings: Float32Array, lengths: Float32Array, query: FloatArray, top: int, metric: Metric
 ) -> tuple[IntArray, FloatArray]:
-    """The rows most like ``query``.
+    """Find the rows that are most similar to a query.
 
-    Scores are made in float32 over blocks; the best few times ``top`` are measured again in float64, so that the order does not
-    depend on rounding.
+    All rows are scored in float32, block by block. The best ones, a few times `top`, are measured again in float64, so that the
+    order does not depend on rounding.
 
     Args:
         embeddings: float32 (N, D), may be memory-mapped.
-        lengths: float32 (N,); rows of length zero are never returned.
+        lengths: float32 (N,), Euclidean length of each row. Rows of length zero are never returned.
         query: float64 (D,).
-        top: at most so many.
-        metric: ``cosine`` or ``euclidean``.
+        top: largest number of rows to return.
+        metric: `cosine` or `euclidean`.
 
     Returns:
-        Rows, int64 (K,), best first, and their cosine similarity or Euclidean distance, float64 (K,).
+        The rows, int64 (K,), best first, and their cosine similarity or Euclidean distance, float64 (K,).
     """
     narrow = query.astype(np.float32)
     rows = len(embeddings)
@@ -152,7 +163,7 @@ def nearest(
     if metric == "cosine":
         np.divide(scores, lengths, out=scores, where=usable)
     else:
-        # |x - q|^2 less the part that is the same for all rows, negated: larger is nearer.
+        # -|x - q|^2 / 2 without |q|^2 / 2, which is the same for all rows. Larger is nearer.
         scores -= 0.5 * lengths * lengths
     scores[~usable] = -np.inf
     kept = min(_SPARE * top, rows)
@@ -172,18 +183,18 @@ def nearest(
 def search(
     results_paths: Sequence[Path], query: str, top: int = 20, metric: Metric = "cosine", device: str = "auto"
 ) -> pd.DataFrame:
-    """The objects that look most like an image file or a stored object.
+    """Find the objects that are most similar to an image file or a stored object.
 
     Args:
         results_paths: RESULTS folders whose objects were embedded by the same backbone.
-        query: an image file, or an ``object_id`` of one of the folders (which is then not among the answers).
-        top: how many.
-        metric: see :func:`nearest`.
-        device: where an image is embedded.
+        query: an image file, or the id of an object of one of the folders. That object is not returned.
+        top: the number of objects to return.
+        metric: `cosine` (similarity) or `euclidean` (distance).
+        device: device that embeds an image.
 
     Returns:
-        A row an object, best first: ``rank``, ``similarity`` (cosine) or ``distance`` (euclidean), ``results``, and the columns
-        of the object table that say what and where it is.
+        One row per object, best first: `rank`, `similarity` (cosine) or `distance` (euclidean), `results` (the folder), and columns
+        of the object table.
 
     Raises:
         ResultsError: a folder holds no finished results, backbones differ, or there is no such object.
@@ -206,10 +217,10 @@ def search(
 
 
 def check_same_backbone(opened: Sequence[Results]) -> None:
-    """Refuse folders whose embeddings cannot be compared.
+    """Check that the embeddings of several RESULTS folders can be compared.
 
     Raises:
-        ResultsError: names the folder that differs, and in what.
+        ResultsError: a folder was embedded by another backbone, or with other settings or weights, than the first one.
     """
     first = opened[0].manifest["backbone"]
     for results in opened[1:]:
@@ -217,31 +228,54 @@ def check_same_backbone(opened: Sequence[Results]) -> None:
         for name in _IDENTITY:
             if first.get(name) != other.get(name):
                 raise ResultsError(
-                    f"{results.path}: embedded with another backbone than {opened[0].path} ({name}: {other.get(name)!r}, not "
-                    f"{first.get(name)!r}). Search them apart, or run one again with the other's settings"
+                    f"{results.path}: embedded with another backbone than {opened[0].path} ({name}: {other.get(name)!r} instead of "
+                    f"{first.get(name)!r}). Search each folder separately, or run one again with the settings of the other"
                 )
 
 
 def query_embedding(opened: Sequence[Results], query: str, device: str) -> tuple[FloatArray, tuple[int, str] | None]:
-    """The embedding to search for, float64 (D,); for a stored object also its folder's number and id."""
+    """Return the embedding to search for.
+
+    Args:
+        opened: the RESULTS folders that are searched.
+        query: an image file, or the id of an object of one of the folders.
+        device: device that embeds an image.
+
+    Returns:
+        float64 (D,), and for a stored object the position of its folder in `opened` and its id.
+
+    Raises:
+        ResultsError: the object does not exist or has no embedding, or the backbone of the first folder has changed.
+        SettingsError: the query is neither a file nor an object.
+    """
     if Path(query).is_file():
         return embed_image(opened[0], Path(query), device).astype(np.float64), None
     for number, results in enumerate(opened):
         if query.rpartition(":")[0] in {str(slide["slide_id"]) for slide in results.manifest["slides"]}:
             embedding = results.embedding(query)
             if not np.isfinite(embedding).all():
-                raise ResultsError(f"{query}: has no embedding, its pixels could not be read from the slide")
+                raise ResultsError(
+                    f"{query}: has no embedding, because its pixels could not be read from the slide. Search for another object"
+                )
             return embedding.astype(np.float64), (number, query)
     raise SettingsError(
-        f"{query}: neither an image file nor an object. Objects are named SLIDE_ID:NUMBER, as in objects.parquet"
+        f"{query}: neither an image file nor an object. Give the path of an image, or an object_id of objects.parquet, SLIDE_ID:NUMBER"
     )
 
 
 def embed_image(results: Results, image: Path, device: str) -> Float32Array:
-    """Embed an image as the run embedded its crops: same backbone, weights, settings and views. float32 (D,).
+    """Embed an image as the run embedded its crops: with the same backbone, weights, settings and orientations.
+
+    Args:
+        results: the results whose backbone is used.
+        image: an image file.
+        device: device that embeds the image.
+
+    Returns:
+        float32 (D,).
 
     Raises:
-        ResultsError: the backbone of the manifest is not the one that would be used now (its version or weights changed).
+        ResultsError: the installed backbone has another version or other weights than the one of the run.
     """
     from slidepipe import plugins
     from slidepipe.classification.reference_set import read_image
@@ -259,13 +293,14 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     for name in _IDENTITY:
         if now.get(name) != stored.get(name):
             raise ResultsError(
-                f"{results.path}: its backbone {stored['name']} has changed since ({name}: {now.get(name)!r}, then "
-                f"{stored.get(name)!r}). Bring that back, or give the same run command again to embed anew"
+                f"{results.path}: the backbone {stored['name']} has changed since the run ({name}: {now.get(name)!r} instead of "
+                f"{stored.get(name)!r}). Restore the earlier one, or run the same command again to embed the crops again"
             )
     return np.asarray(embed_images(replace(spec, device=device), [read_image(image)], [str(image)])[0], np.float32)
 
 
 def _described(opened: Sequence[Results], hits: Sequence[tuple[float, int, str]], column: str) -> pd.DataFrame:
+    """Return the table of the hits, each with its columns of the object table."""
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for number, results in enumerate(opened):
         wanted = [object_id for _, own, object_id in hits if own == number]
@@ -280,7 +315,7 @@ def _described(opened: Sequence[Results], hits: Sequence[tuple[float, int, str]]
 
 
 def _cleaned(embeddings: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Embeddings with the rows of lost crops (NaN) as zeros, and the length of each row."""
+    """Return the embeddings with zeros instead of rows of NaN, and the length of each row."""
     finite: BoolArray = np.asarray(np.isfinite(embeddings).all(axis=1))
     clean = np.where(finite[:, None], embeddings, np.float32(0))
     return clean, np.linalg.norm(clean, axis=1).astype(np.float32)

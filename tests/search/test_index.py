@@ -35,7 +35,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
     st.sampled_from(["cosine", "euclidean"]),
     st.integers(0, 99),
 )
-def test_nearest_is_the_plain_search(rows: int, dim: int, top: int, metric: search.Metric, seed: int) -> None:
+def test_nearest_equals_brute_force(rows: int, dim: int, top: int, metric: search.Metric, seed: int) -> None:
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(0, 1, (rows, dim)).astype(np.float32)
     lost = rng.random(rows) < 0.2
@@ -56,7 +56,7 @@ def test_nearest_is_the_plain_search(rows: int, dim: int, top: int, metric: sear
     assert not lost[found].any()
 
 
-def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_does_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     embeddings = rng.normal(0, 1, (500, 8)).astype(np.float32)
     lengths = np.linalg.norm(embeddings, axis=1)
@@ -68,7 +68,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_an_object_finds_its_own_kind_and_not_itself(well: Path, metric: search.Metric) -> None:
+def test_search_finds_same_kind_without_query(well: Path, metric: search.Metric) -> None:
     objects = Results(well).objects
     genus = objects["genus"].value_counts().index[0]
     query = objects.loc[objects["genus"] == genus, "object_id"].iloc[-1]
@@ -88,7 +88,7 @@ def test_an_object_finds_its_own_kind_and_not_itself(well: Path, metric: search.
     assert first[["slide_id", "x0", "y1", "genus"]].tolist() == row[["slide_id", "x0", "y1", "genus"]].tolist()
 
 
-def test_several_wells_and_other_backbones(well: Path, tmp_path: Path) -> None:
+def test_search_in_several_folders(well: Path, tmp_path: Path) -> None:
     other = make_well(tmp_path / "other", 2, 4, seed=6, well="15/9-19 A")
     query = Results(well).objects["object_id"].iloc[0]
     hits = search.search([well, other], query, top=10_000)
@@ -101,7 +101,7 @@ def test_several_wells_and_other_backbones(well: Path, tmp_path: Path) -> None:
         search.search([well, other], query)
 
 
-def test_an_index_is_used_again_until_the_embeddings_change(tmp_path: Path) -> None:
+def test_index_is_rebuilt_when_embeddings_change(tmp_path: Path) -> None:
     folder = make_well(tmp_path / "r", 2, 3)
     search.open_index(Results(folder))
     index = folder / ".search" / "embeddings.npy"
@@ -121,7 +121,7 @@ def test_an_index_is_used_again_until_the_embeddings_change(tmp_path: Path) -> N
         search.search([folder], f"{slide_id}:00000")
 
 
-def test_a_folder_that_cannot_be_written_is_searched_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_in_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_well(tmp_path / "r", 2, 3)
     written = search.open_index(Results(folder))
 
@@ -159,7 +159,7 @@ def colours(tmp_path: Path, test_plugins: Path) -> Path:
     return folder
 
 
-def test_an_image_is_embedded_as_the_crops_were(colours: Path, tmp_path: Path) -> None:
+def test_embed_image_equals_run(colours: Path, tmp_path: Path) -> None:
     name = Results(colours).objects["object_id"].iloc[3]
     slide_id, _, row = name.rpartition(":")
     image = tmp_path / "mine.jpg"
@@ -169,17 +169,17 @@ def test_an_image_is_embedded_as_the_crops_were(colours: Path, tmp_path: Path) -
     assert hits["distance"].iloc[0] == pytest.approx(0, abs=1e-4)
 
 
-def test_a_backbone_that_changed_is_refused(colours: Path, tmp_path: Path) -> None:
+def test_changed_backbone_is_an_error(colours: Path, tmp_path: Path) -> None:
     manifest = json.loads((colours / "manifest.json").read_text())
     manifest["backbone"]["version"] = "an older one"
     (colours / "manifest.json").write_text(json.dumps(manifest))
     image = tmp_path / "mine.jpg"
     image.write_bytes(Results(colours).crop_reader(manifest["slides"][0]["slide_id"]).jpeg(0))
-    with pytest.raises(ResultsError, match=r"has changed since .*version"):
+    with pytest.raises(ResultsError, match=r"has changed since the run .*version"):
         search.search([colours], str(image))
 
 
-def test_command_writes_page_and_table(well: Path, tmp_path: Path) -> None:
+def test_search_command_writes_page_and_table(well: Path, tmp_path: Path) -> None:
     query = Results(well).objects["object_id"].iloc[0]
     done = CliRunner().invoke(main, ["search", str(well), query, "--top", "7", "--out", str(tmp_path / "s")])
     assert done.exit_code == 0, done.output
@@ -192,7 +192,7 @@ def test_command_writes_page_and_table(well: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["nothing.jpg", "6407_6-5 9999 mDC:00000"])
-def test_what_is_not_there_is_said_in_one_line(well: Path, query: str) -> None:
+def test_unknown_query_is_one_line_error(well: Path, query: str) -> None:
     with pytest.raises(SettingsError, match="neither an image file nor an object"):
         search.search([well], query)
     done = CliRunner().invoke(main, ["search", str(well), query])
