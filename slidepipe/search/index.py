@@ -193,8 +193,8 @@ def search(
         device: device that embeds an image.
 
     Returns:
-        One row per object, best first: `rank`, `similarity` (cosine) or `distance` (euclidean), `results` (the folder), and columns
-        of the object table.
+        One row per object, best first: `rank`, `similarity` (cosine) or `distance` (euclidean), `results` (the folder), and
+        columns of the object table.
 
     Raises:
         ResultsError: a folder holds no finished results, backbones differ, or there is no such object.
@@ -228,8 +228,8 @@ def check_same_backbone(opened: Sequence[Results]) -> None:
         for name in _IDENTITY:
             if first.get(name) != other.get(name):
                 raise ResultsError(
-                    f"{results.path}: embedded with another backbone than {opened[0].path} ({name}: {other.get(name)!r} instead of "
-                    f"{first.get(name)!r}). Search each folder separately, or run one again with the settings of the other"
+                    f"{results.path}: embedded with another backbone than {opened[0].path} ({name}: {other.get(name)!r} instead "
+                    f"of {first.get(name)!r}). Search each folder separately, or run one again with the settings of the other"
                 )
 
 
@@ -259,7 +259,8 @@ def query_embedding(opened: Sequence[Results], query: str, device: str) -> tuple
                 )
             return embedding.astype(np.float64), (number, query)
     raise SettingsError(
-        f"{query}: neither an image file nor an object. Give the path of an image, or an object_id of objects.parquet, SLIDE_ID:NUMBER"
+        f"{query}: neither an image file nor an object. Give the path of an image, or an object_id of objects.parquet, "
+        "SLIDE_ID:NUMBER"
     )
 
 
