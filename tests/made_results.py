@@ -1,4 +1,8 @@
-"""RESULTS folders made without a slide: objects as a head would have answered, with crops, for tests of tables and reviews."""
+"""RESULTS folders made without slides and without a run, for tests of tables and reviews.
+
+The objects have given states and genera, boxes and crops, but no embeddings. For a folder with embeddings see
+`tests.synthetic`.
+"""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -23,24 +27,25 @@ GENERA = ["azolla", "deflandrea", "spiniferites"]
 
 
 def slide(slide_id: str, depth: str | None = "100", sample_type: str = "DC", well: str = "1/2-3") -> WellSlide:
+    """Return a slide of the well, by default of ditch cuttings from 100 m; `depth` in metres."""
     return WellSlide(
         slide_id, Path(f"{slide_id}.svs"), Sample(well, None if depth is None else Decimal(depth), sample_type)
     )
 
 
-def objects_of(of: WellSlide, answers: Sequence[str | None]) -> SlideObjects:
-    """Objects with these answers: a genus (accepted), None (unknown) or "unusable"."""
+def objects_of(made: WellSlide, answers: Sequence[str | None]) -> SlideObjects:
+    """Return the objects of a slide. Each answer is a genus (accepted), None (unknown) or "unusable"."""
     count = len(answers)
     states = ["unknown" if answer is None else "unusable" if answer == "unusable" else "accepted" for answer in answers]
     genera = [answer if state == "accepted" else None for answer, state in zip(answers, states, strict=True)]
-    depth = of.sample.depth_m
+    depth = made.sample.depth_m
     columns = {
-        "slide_id": [of.slide_id] * count,
-        "sample_id": [of.sample.sample_id] * count,
-        "well": [of.sample.well] * count,
+        "slide_id": [made.slide_id] * count,
+        "sample_id": [made.sample.sample_id] * count,
+        "well": [made.sample.well] * count,
         "depth_m": [None if depth is None else float(depth)] * count,
-        "sample_type": [of.sample.sample_type] * count,
-        "object_id": [f"{of.slide_id}:{row:05d}" for row in range(count)],
+        "sample_type": [made.sample.sample_type] * count,
+        "object_id": [f"{made.slide_id}:{row:05d}" for row in range(count)],
         **{
             name: [row * 10 + edge for row in range(count)]
             for name, edge in (("x0", 0), ("y0", 1), ("x1", 8), ("y1", 9))
@@ -55,31 +60,40 @@ def objects_of(of: WellSlide, answers: Sequence[str | None]) -> SlideObjects:
         "reason": [None] * count,
         **{rule.column: [0.0] * count for rule in RULES},
     }
-    return SlideObjects(of.slide_id, pa.table(columns, schema=SCHEMA))
+    return SlideObjects(made.slide_id, pa.table(columns, schema=SCHEMA))
 
 
 def make(
     folder: Path, slides: Mapping[WellSlide, Sequence[str | None] | None], genera: Sequence[str] = GENERA
 ) -> list[SlideCount]:
-    """Write a RESULTS folder; a slide whose answers are None failed."""
+    """Write a RESULTS folder.
+
+    Args:
+        folder: the folder to make.
+        slides: the answers of each slide's objects, as for `objects_of`; None for a slide that failed.
+        genera: the genera of the reference set.
+
+    Returns:
+        The counts of each slide.
+    """
     folder.mkdir(parents=True)
-    read = {of: objects_of(of, answers) for of, answers in slides.items() if answers is not None}
+    read = {made: objects_of(made, answers) for made, answers in slides.items() if answers is not None}
     ObjectTable(folder).write(read.values())
-    counts = [SlideCount(of, "failed", 0.0) for of, answers in slides.items() if answers is None]
-    counts += [count_slide(of, objects, 2.0, partial=False) for of, objects in read.items()]
+    counts = [SlideCount(made, "failed", 0.0) for made, answers in slides.items() if answers is None]
+    counts += [count_slide(made, objects, 2.0, partial=False) for made, objects in read.items()]
     tables = corrected_tables(
         ObjectTable(folder).read(OBJECT_COLUMNS),
         read_review_record(folder),
         sample_table(counts, genera),
         long_table(counts, genera),
-        {of.slide_id: of.sample.sample_id for of in slides},
+        {made.slide_id: made.sample.sample_id for made in slides},
         genera,
     )
     for name, table in (*tables.by_file().items(), ("counts_slides.csv", slide_table(counts, genera))):
         write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
-    for of, objects in read.items():
-        _write_crops(SlideStore.in_results(folder, of.slide_id), len(objects.table))
-    entries = [{"slide_id": of.slide_id, "objects": len(objects.table)} for of, objects in read.items()]
+    for made, objects in read.items():
+        _write_crops(SlideStore.in_results(folder, made.slide_id), len(objects.table))
+    entries = [{"slide_id": made.slide_id, "objects": len(objects.table)} for made, objects in read.items()]
     write_json(
         folder / "manifest.json",
         {"slidepipe": "test", "tables": "done", "slides": entries, "reference": {"genera": list(genera)}},
@@ -88,7 +102,7 @@ def make(
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:
-    """A table as text, so that an empty cell is told from a number."""
+    """Return a table whose cells are text, so that an empty cell differs from every number."""
     return pd.read_csv(folder / name, dtype=str, keep_default_na=False)
 
 
