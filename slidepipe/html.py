@@ -21,9 +21,9 @@ from slidepipe.interfaces import UInt8Array
 def load_templates(package: str) -> jinja2.Environment:
     """Return the templates of a package, together with the templates that all packages share.
 
-    Autoescape is on for every template, and an undefined name in a template is an error. Two filters are added to
-    those of jinja2: `taxon` writes the name of a taxon in italics (see `taxon_name`), and `blank` shows nothing for
-    None and for not-a-number.
+    Autoescape is on for every template, and an undefined name in a template is an error. Three filters are added to
+    those of jinja2: `taxon` writes the name of a taxon in italics (see `taxon_name`), `taxon_text` writes it without
+    the element `i`, and `blank` shows nothing for None and for not-a-number.
 
     Args:
         package: name of a package with a `templates` folder, for example `"slidepipe.report"`.
@@ -40,6 +40,7 @@ def load_templates(package: str) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["taxon"] = lambda name: Markup("<i>{}</i>").format(taxon_name(str(name)))
+    environment.filters["taxon_text"] = lambda name: taxon_name(str(name))
     environment.filters["blank"] = lambda value: "" if value is None or value != value else value  # NaN is not itself
     return environment
 

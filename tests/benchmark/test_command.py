@@ -1,3 +1,5 @@
+"""The command `slidepipe benchmark`."""
+
 import json
 import re
 from pathlib import Path
@@ -69,7 +71,7 @@ def options(images, test_plugins):
     return ["--data", images, "--plugin", test_plugins, "--scheduler", "threads", "--workers", 1]
 
 
-def test_writes_table_metrics_and_report(tmp_path, options):
+def test_benchmark_files(tmp_path, options):
     out = tmp_path / "out"
     text = run("mean-colour", "--out", out, *options)
     assert re.search(r"SCAMPI ViT-S/16 +published +21M +0\.91 +0\.60", text)
@@ -89,14 +91,14 @@ def test_writes_table_metrics_and_report(tmp_path, options):
     assert "mean-colour,slidepipe,class_wise_1nn.recall.viridia,,1.0" in lines
 
 
-def test_the_report_needs_no_network(tmp_path, options):
+def test_benchmark_report_needs_no_network(tmp_path, options):
     run("mean-colour", "--out", tmp_path, *options)
     html = (tmp_path / "report.html").read_text()
     assert html.count('src="data:image/jpeg;base64,') == html.count("<img ") == 2 * 10 * 10
     assert not re.search(r"""(src|href)=["']?(?!data:|#)\w+:|@import|url\(|<script""", html)
 
 
-def test_another_head_embeds_nothing_again(tmp_path, options, monkeypatch):
+def test_other_head_reuses_embeddings(tmp_path, options, monkeypatch):
     run("mean-colour", "--out", tmp_path, *options)
     monkeypatch.setattr("slidepipe.benchmark.embedding.embed_part", None)  # calling it would raise
     run("mean-colour", "--out", tmp_path, "--alpha", "0.2", *options)
@@ -105,12 +107,13 @@ def test_another_head_embeds_nothing_again(tmp_path, options, monkeypatch):
     assert metrics["cost"]["from_cache"] is True
 
 
-def test_all_is_one_table_and_a_failure_is_a_row(tmp_path, images, test_plugins, monkeypatch):
-    monkeypatch.setattr("slidepipe.plugins._installed", lambda: KNN)
+def test_all_backbones(tmp_path, images, test_plugins, monkeypatch):
+    """`--all` writes one table, in which a backbone that fails is a row."""
+    monkeypatch.setattr("slidepipe.plugins.registry._installed", lambda: KNN)
     plugin = tmp_path / "net.py"
     plugin.write_text(TORCH_PLUGIN)
     out, settings = tmp_path / "out", tmp_path / "settings.yaml"
-    settings.write_text("backbone: {companion: null}\n")  # descriptors are not among what is installed here
+    settings.write_text("backbone: {companion: null}\n")  # the descriptors are not installed in this test
     options = [
         "--data",
         images,
@@ -130,12 +133,12 @@ def test_all_is_one_table_and_a_failure_is_a_row(tmp_path, images, test_plugins,
     assert {entry["model"] for entry in metrics["leaderboard"]} == {"mean-colour", "net"}
     for link in re.findall(r'href="([^"]+)"', (out / "report.html").read_text()):
         assert (out / link).is_file()
-    # A single run into the same folder shows what was there before.
+    # A single run into the same folder shows the earlier backbones too.
     text = run("mean-colour", "--out", out, "--workers", 1, *options)
     assert re.search(r"net +earlier run +[01]\.\d{3}", text)
 
 
-def test_shuffled_labels_are_said_to_be_at_chance(tmp_path, images, test_plugins):
+def test_shuffled_labels_are_at_chance(tmp_path, images, test_plugins):
     rng = np.random.default_rng(4)
     files = sorted(images.glob("*/*.png"))
     for genus, file in zip(rng.permutation([file.parent.name for file in files]), files, strict=True):
@@ -145,10 +148,10 @@ def test_shuffled_labels_are_said_to_be_at_chance(tmp_path, images, test_plugins
     out = tmp_path / "out"
     options = ["--data", tmp_path / "shuffled", "--plugin", test_plugins, "--scheduler", "threads", "--workers", 1]
     assert "at chance" in run("mean-colour", "--out", out, "--protocol", "published", *options)
-    assert "nn f1 is at chance" in (out / "report.html").read_text()
+    assert "nn f1 is at chance level" in (out / "report.html").read_text()
 
 
-def test_groups_turn_the_split_into_leave_one_slide_out(tmp_path, images, test_plugins):
+def test_groups_csv_gives_leave_one_slide_out(tmp_path, images, test_plugins):
     import shutil
 
     shutil.copytree(images, tmp_path / "data")
@@ -167,19 +170,20 @@ def test_groups_turn_the_split_into_leave_one_slide_out(tmp_path, images, test_p
     [
         (["mean-colour", "--all"], "not both"),
         ([], "name a backbone"),
-        (["none-such"], "'none-such' is unknown"),
+        (["none-such"], "unknown backbone 'none-such'"),
         (["mean-colour", "--alpha", "0.01"], "alpha"),
         (["mean-colour", "--data", "/nowhere"], "no such folder"),
         (["--all", "--weights", "some.pth"], "--all takes no --weights"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(tmp_path, options, arguments, message):
+def test_benchmark_errors(tmp_path, options, arguments, message):
+    """A user's mistake gives one line and exit status 2."""
     text = run("--out", tmp_path, *options, *arguments, status=2)
     assert message in text
     assert text.count("slidepipe: ") == 1
 
 
-def test_random_weights_replace_those_of_any_torch_network(tmp_path):
+def test_random_backbone(tmp_path):
     plugin = tmp_path / "net.py"
     plugin.write_text(TORCH_PLUGIN)
     spec = PluginSpec("net", files=(plugin,))
@@ -192,11 +196,11 @@ def test_random_weights_replace_those_of_any_torch_network(tmp_path):
     random_backbone.cache_clear()
     again = random_backbone(spec, "cpu")
     assert again is not None
-    assert np.array_equal(again.embed(crops), random.embed(crops))  # each worker draws the same
+    assert np.array_equal(again.embed(crops), random.embed(crops))  # every worker must draw the same weights
     random_backbone.cache_clear()
 
 
-def test_a_backbone_without_a_network_has_no_random_weights(test_plugins):
+def test_random_backbone_without_network(test_plugins):
     assert random_backbone(PluginSpec("mean-colour", files=(test_plugins,)), "cpu") is None
     random_backbone.cache_clear()
 
@@ -220,13 +224,13 @@ def metrics_of(model: str, nn_f1: float, p_at_nr: float, identity: str = "publis
         (metrics_of("mine", 0.83, 0.30, "other"), ["not comparable"]),
     ],
 )
-def test_verdicts(metrics, words):
-    said = leaderboard.verdict(metrics)
+def test_verdict(metrics, words):
+    verdict = leaderboard.verdict(metrics)
     for word in words:
-        assert word in said
+        assert word in verdict
 
 
-def test_rows_are_ranked_among_the_published():
+def test_ranked():
     rows = leaderboard.ranked([leaderboard.Row("mine", "this run", nn_f1=0.83), leaderboard.Row("failed", "this run")])
     assert [row.name for row in rows][3:5] == ["mine", "DINO ViT-B/8"]
     assert rows[-1].name == "failed"

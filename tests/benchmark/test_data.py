@@ -1,3 +1,5 @@
+"""The images of the benchmark: reading a folder, and fetching the published ones."""
+
 import hashlib
 import shutil
 from pathlib import Path
@@ -25,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_classes_and_files_are_in_the_reference_order(folder):
+def test_read_data_order(folder):
     data = read_data(folder)
     assert data.names == ("abc", "abc-2", "xyz")  # a plain sort of the paths would give abc-2/ before abc/
     assert data.folder.files[:2] == ("abc/0.png", "abc/1.png")
@@ -43,7 +45,7 @@ def test_classes_and_files_are_in_the_reference_order(folder):
         (lambda root: [shutil.rmtree(root / name) for name in ("abc", "xyz")], "one genus only"),
     ],
 )
-def test_bad_folders_are_one_clear_line(folder, spoil, message):
+def test_read_data_errors(folder, spoil, message):
     spoil(folder)
     with pytest.raises(ReferenceSetError, match=message) as caught:
         read_data(folder)
@@ -51,7 +53,7 @@ def test_bad_folders_are_one_clear_line(folder, spoil, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unreadable_image_is_named(folder):
+def test_read_thumbnails_unreadable_image(folder):
     (folder / "xyz" / "3.png").write_bytes(b"no picture")
     with pytest.raises(ReferenceSetError, match=r"xyz/3\.png: not a readable image"):
         read_thumbnails(read_data(folder).folder)
@@ -61,7 +63,7 @@ def groups(folder: Path, lines: list[str]) -> None:
     (folder / "groups.csv").write_text("\n".join(["file,slide", *lines]) + "\n")
 
 
-def test_groups_name_the_slide_of_each_image(folder):
+def test_read_groups(folder):
     groups(folder, [f"{file},s{index % 3}" for index, file in enumerate(read_data(folder).folder.files)])
     data = read_data(folder)
     assert data.slides is not None
@@ -80,26 +82,26 @@ def test_groups_name_the_slide_of_each_image(folder):
         (lambda lines: [*lines[:-1], "xyz/5.png,"], "names no slide"),
     ],
 )
-def test_bad_groups_are_one_clear_line(folder, change, message):
+def test_read_groups_errors(folder, change, message):
     lines = [f"{file},s{index % 2}" for index, file in enumerate(read_data(folder).folder.files)]
     groups(folder, change(lines))
     with pytest.raises(ReferenceSetError, match=message):
         read_data(folder)
 
 
-def test_groups_without_the_columns(folder):
+def test_read_groups_missing_columns(folder):
     (folder / "groups.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ReferenceSetError, match="needs the columns 'file'"):
         read_data(folder)
 
 
-def test_the_published_images_are_known_by_their_bytes(test_data):
+def test_published_images_are_identified(test_data):
     data = read_data(test_data / "scampi-benchmark" / "imagefolder_20")
     assert data.identity == "published"
     assert len(data.labels) == 697
 
 
-def test_published_squares_are_what_the_protocol_shows():
+def test_published_squares():
     crop = np.random.default_rng(0).integers(0, 256, (120, 300, 3), dtype=np.uint8)
     whole = np.asarray(Image.fromarray(crop).resize((256, 256), Image.Resampling.BICUBIC))
     assert np.array_equal(published_squares([crop], 256, own_crop=True)[0], whole)
@@ -122,12 +124,12 @@ def server(contents):
     import urllib.parse
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-    served, asked = dict(contents), []
+    served, requested = dict(contents), []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path = urllib.parse.unquote(self.path).removeprefix("/folder/")
-            asked.append(path)
+            requested.append(path)
             content = served.get(path)
             self.send_response(200 if content is not None else 404)
             self.send_header("Content-Length", str(len(content or b"")))
@@ -140,7 +142,7 @@ def server(contents):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{http.server_port}/folder", served, asked
+        yield f"http://127.0.0.1:{http.server_port}/folder", served, requested
         http.shutdown()
         thread.join()
 
@@ -149,25 +151,27 @@ def digests(contents):
     return {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
 
 
-def test_fetches_once_and_goes_on_where_it_stopped(server, contents):
-    url, served, asked = server
+def test_fetch_images_resumes(server, contents):
+    """A fetch that failed continues with the missing images, and a complete folder is not fetched again."""
+    url, served, requested = server
     last = list(contents)[-1]
     served.pop(last)
     with pytest.raises(ReferenceSetError, match=r"404.*of 10 images are in.*--data"):
         fetch_images(digests(contents), url)
     served[last] = contents[last]
-    before = len(asked)
+    before = len(requested)
     folder = fetch_images(digests(contents), url)
     assert folder.name == FOLDER
     assert {path: (folder / path).read_bytes() for path in contents} == contents
-    assert len(asked) - before < 10  # what had come was not asked for again
-    before = len(asked)
+    assert len(requested) - before < 10  # the images that had arrived were not requested again
+    before = len(requested)
     assert fetch_images(digests(contents), url) == folder
-    assert len(asked) == before
+    assert len(requested) == before
 
 
-def test_other_bytes_are_refused_and_a_damaged_file_is_fetched_again(server, contents):
-    url, served, asked = server
+def test_fetch_images_checks_sha256(server, contents):
+    """An image with other bytes is rejected, and a damaged file is fetched again."""
+    url, served, requested = server
     first = next(iter(contents))
     served[first] = b"something else"
     with pytest.raises(ReferenceSetError, match="other bytes than the published"):
@@ -175,13 +179,13 @@ def test_other_bytes_are_refused_and_a_damaged_file_is_fetched_again(server, con
     served[first] = contents[first]
     folder = fetch_images(digests(contents), url)
     (folder / first).write_bytes(b"damaged")
-    asked.clear()
+    requested.clear()
     fetch_images(digests(contents), url)
-    assert asked == [first]
+    assert requested == [first]
     assert (folder / first).read_bytes() == contents[first]
 
 
-def test_offline_is_one_clear_line_with_the_manual_step(monkeypatch):
+def test_fetch_images_offline(monkeypatch):
     monkeypatch.setenv("SLIDEPIPE_BENCHMARK_URL", "http://127.0.0.1:9/nothing")
     with pytest.raises(ReferenceSetError, match=r"git clone .* --data") as caught:
         fetch_images()
@@ -189,7 +193,7 @@ def test_offline_is_one_clear_line_with_the_manual_step(monkeypatch):
     assert "0 of 697" in str(caught.value)
 
 
-def test_the_manifest_lists_the_benchmark():
+def test_published_images_list():
     images = published_images()
     assert len(images) == 697
     assert len({path.partition("/")[0] for path in images}) == 20

@@ -1,3 +1,5 @@
+"""The scores of the published evaluation, the intervals and the controls."""
+
 import json
 from pathlib import Path
 
@@ -7,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from slidepipe.benchmark import extras, scores
+from slidepipe.benchmark import controls, scores
 from slidepipe.benchmark.data import read_data
 from slidepipe.benchmark.embedding import embed_part, spec_of
+from slidepipe.benchmark.intervals import bootstrap_intervals
 from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ReferenceSetError
 from slidepipe.pipeline import tasks
@@ -39,7 +42,7 @@ def deit_embeddings(test_data: Path) -> tuple[np.ndarray, np.ndarray]:
     return part[0].embeddings, data.labels
 
 
-def test_reproduces_the_reference_evaluation(test_data, deit_embeddings):
+def test_scores_match_reference_evaluation(test_data, deit_embeddings):
     embeddings, labels = deit_embeddings
     expected = json.loads((test_data / "scampi-benchmark" / "expected_deit_tiny.json").read_text())
     summary = scores.evaluate(embeddings, labels, scores.stratified_splits(labels)).summary
@@ -54,23 +57,23 @@ def test_reproduces_the_reference_evaluation(test_data, deit_embeddings):
         for name, values in part.items():
             assert summary["knn"][count][name]["seeds"] == pytest.approx(values["seeds"], abs=5e-3)
     for name, values in expected["logistic"].items():
-        # The reference's solver stops early, so that noise in the seventh digit may turn one of 140 test images.
+        # The reference's solver stops early, so noise in the seventh digit can change the prediction of one of 140 test images.
         assert summary["logistic"][name]["mean"] == pytest.approx(values["mean"], abs=2e-3)
         assert summary["logistic"][name]["seeds"] == pytest.approx(values["seeds"], abs=2e-2)
 
 
-def test_shuffled_labels_fall_to_chance(deit_embeddings):
+def test_shuffled_labels_control(deit_embeddings):
     embeddings, labels = deit_embeddings
-    control = extras.shuffled_labels_control(embeddings, labels, scores.stratified_splits(labels))
+    control = controls.shuffled_labels_control(embeddings, labels, scores.stratified_splits(labels))
     assert control["nn_f1"] == pytest.approx(0.05, abs=0.03)
-    assert not extras.at_chance(0.5488, control)
-    assert extras.at_chance(control["nn_f1"], control)
+    assert not controls.at_chance(0.5488, control)
+    assert controls.at_chance(control["nn_f1"], control)
 
 
-def test_bootstrap_holds_the_score_it_is_about(deit_embeddings):
+def test_bootstrap_intervals_contain_score(deit_embeddings):
     embeddings, labels = deit_embeddings
     found = scores.evaluate(embeddings, labels, scores.stratified_splits(labels))
-    intervals = extras.bootstrap_intervals(labels, found)
+    intervals = bootstrap_intervals(labels, found)
     for name in ("nn_f1", "p_at_nr"):
         low, high = intervals[name]
         assert low < found.summary[name] < high
@@ -78,7 +81,7 @@ def test_bootstrap_holds_the_score_it_is_about(deit_embeddings):
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
-def test_scores_of_a_confusion_matrix_are_scikit_learns(pairs):
+def test_confusion_matrix_scores_match_sklearn(pairs):
     true, predicted = (np.array(side) for side in zip(*pairs, strict=True))
     matrix = scores.confusion_matrix(true, predicted, 5)
     seen = sorted(set(true) | set(predicted))
@@ -94,7 +97,7 @@ def test_scores_of_a_confusion_matrix_are_scikit_learns(pairs):
     )
 
 
-def test_retrieval_by_hand():
+def test_retrieval_scores_by_hand():
     embeddings = np.array([[0.0], [1.0], [3.0], [10.0], [12.5]], np.float32)
     retrieval, at_nk, retrieved = scores.retrieval_scores(embeddings, np.array([0, 0, 1, 1, 0]))
     # n_k: 2, 2, 1, 1, 2. Nearest first: 0: 1 2 | 1: 0 2 | 2: 1 | 3: 4 | 4: 3 2
@@ -104,20 +107,22 @@ def test_retrieval_by_hand():
     assert retrieved[0].tolist() == [1, 2, 3, 4]
 
 
-def test_separable_classes_score_one_and_a_lone_row_is_never_its_own_neighbour():
+def test_separable_classes_score_one():
+    """Separable classes score 1, and no image is retrieved for itself."""
     embeddings, labels = blobs(spread=0.01)
     found = scores.evaluate(embeddings, labels, scores.stratified_splits(labels))
     assert found.summary["nn_f1"] == found.summary["p_at_nr"] == 1.0
     assert all(row not in found.retrieved[row] for row in range(len(labels)))
 
 
-def test_slides_left_out_in_turn():
+def test_slide_splits():
     splits = scores.slide_splits(["b", "a", "b", "c"])
     assert [(split.name, split.test.tolist()) for split in splits] == [("a", [1]), ("b", [0, 2]), ("c", [3])]
     assert all(set(split.train) | set(split.test) == {0, 1, 2, 3} for split in splits)
 
 
-def test_a_slide_with_a_genus_of_its_own_is_scored():
+def test_slide_with_own_genus():
+    """A genus that occurs on the left-out slide only scores zero, and has no log loss."""
     embeddings, labels = blobs(classes=3)
     slides = np.where(labels == 2, "z", np.where(np.arange(len(labels)) % 2, "x", "y"))
     summary = scores.evaluate(embeddings, labels, scores.slide_splits(slides.tolist())).summary
@@ -125,6 +130,6 @@ def test_a_slide_with_a_genus_of_its_own_is_scored():
     assert summary["logistic"]["log_loss"]["seeds"][2] is None
 
 
-def test_too_few_images_for_the_splits():
+def test_stratified_splits_too_few_images():
     with pytest.raises(ReferenceSetError, match="too few"):
         scores.stratified_splits(np.array([0, 0, 1, 1, 2, 2]))
