@@ -23,7 +23,7 @@ from slidepipe.counting.counts import SlideCount, long_table
 from slidepipe.counting.intervals import Estimate
 from slidepipe.review.audit import audit_genus
 from slidepipe.review.corrected_counts import take_audit
-from slidepipe.review.draw import By, draw
+from slidepipe.review.draw import By, draw_objects
 from slidepipe.samples.sample import Sample, WellSlide
 
 
@@ -132,7 +132,7 @@ def correction_coverage(wells: int, seed: int, labels: int | None = None, by: By
         strata = frame.groupby(["genus"] if by == "genus" else ["sample_id", "genus"]).ngroups
         unknown = 2 * (1 if by == "genus" else frame["sample_id"].nunique())
         count = max(labels or int(rng.integers(50, 401)), strata + unknown)
-        review = draw(frame, count, seed + well, by)
+        review = draw_objects(frame, count, seed + well, by)
         truth = dict(zip(frame["object_id"], frame["truth"], strict=True))
         audit = take_audit(frame, review, {name: truth[name] for name in review["object_id"]}, names)
         if audit.problem:

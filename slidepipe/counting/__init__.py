@@ -1,1 +1,1 @@
-"""From classified objects to tables of counts."""
+"""Tables counted from classified objects: counts, diversity, ranges, fossils per gram."""

@@ -1,1 +1,1 @@
-"""Labels of reviewers: read, drawn for, and counted with."""
+"""Review by a palynologist: draws, labels, corrected and reviewed counts, and reviewed objects as references."""

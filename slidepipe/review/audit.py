@@ -1,9 +1,9 @@
-"""Estimates from a stratified random audit: how many objects of a genus there truly are, from labels of a random few.
+"""Estimate from a stratified random audit how many objects of a genus there are, given the labels of a few of them.
 
-The estimator is the stratified expansion estimator (Cochran 1977, Sampling Techniques, chapter 5): a stratum of N objects, n of
-them labelled, x of these the genus, holds N x / n of it. It is unbiased under the draw, whatever the classifier does. The strata
-are the classifier's own answers, so the estimate is also the difference estimator of Särndal, Swensson and Wretman (1992), today
-called prediction-powered inference (Angelopoulos et al. 2023, Science 382): count + corrections weighted by 1 / probability.
+The estimator is the stratified expansion estimator (Cochran 1977, Sampling Techniques, chapter 5): of a stratum of N objects, n
+are labelled and x of these are the genus, so the stratum holds N x / n of it. The estimate is unbiased under the draw, whatever
+the classifier does. The strata are the classifier's own answers, so the estimate is also the difference estimator of Särndal,
+Swensson and Wretman (1992), today called prediction-powered inference (Angelopoulos et al. 2023, Science 382).
 """
 
 import math
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 
 from slidepipe.counting.intervals import Estimate, jeffreys_interval, mover_share, mover_sum
 
-#: The classes of strata of objects that no genus was accepted for: those nearest to a genus, and the others.
+#: The kinds of strata of unknown objects: those that look most like a genus, and the others.
 NEAR, FAR = "unknown, near", "unknown, far"
 
 
 @dataclass
 class Stratum:
-    """Objects that were drawn from together.
+    """A stratum: objects with the same answer, from which a random sample was drawn.
 
     Attributes:
-        kind: the genus that all of them were accepted as, or :data:`NEAR` or :data:`FAR`.
-        sample_id: the sample that all of them are of; empty where the stratum spans samples.
-        size: how many objects there are.
-        labels: what the reviewer said of those labelled; "" is not a fossil.
+        kind: the genus that all of them were accepted as, or `NEAR` or `FAR`.
+        sample_id: the sample that all of them belong to; empty where the stratum spans samples.
+        size: the number of objects.
+        labels: the labels of those that were labelled; "" is not a fossil.
     """
 
     kind: str
@@ -34,18 +34,19 @@ class Stratum:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether no genus was accepted for its objects."""
+        """Whether its objects are unknown."""
         return self.kind in (NEAR, FAR)
 
 
 @dataclass(frozen=True)
 class GenusAudit:
-    """What an audit says of one genus.
+    """The result of an audit for one genus.
 
     Attributes:
-        labelled: objects accepted as the genus that have a label, and how many of these are ``right``.
-        precision: share of the objects accepted as the genus that are of it (not a number where none was accepted).
-        recall: share of the genus's objects that were accepted as it (not a number where none was found).
+        labelled: number of labelled objects that were accepted as the genus.
+        right: number of these whose label is the genus.
+        precision: share of the objects accepted as the genus that belong to it, 0 to 1; NaN where none was accepted.
+        recall: share of the genus's objects that were accepted as it, 0 to 1; NaN where the genus was not found.
         total: the corrected count.
     """
 
@@ -57,7 +58,12 @@ class GenusAudit:
 
 
 def audit_genus(strata: Sequence[Stratum], genus: str) -> GenusAudit:
-    """Precision, recall and corrected count of ``genus`` over ``strata``, each of which has at least one label."""
+    """Estimate precision, recall and the corrected count of a genus.
+
+    Args:
+        strata: all strata of the draw; each has at least one label.
+        genus: the genus.
+    """
     own = [stratum for stratum in strata if stratum.kind == genus]
     groups = (
         [stratum for stratum in strata if not stratum.is_unknown and stratum.kind != genus],
@@ -68,7 +74,7 @@ def audit_genus(strata: Sequence[Stratum], genus: str) -> GenusAudit:
     missed = [pooled_total(group, genus) for group in groups]
     size = sum(stratum.size for stratum in own)
     total = mover_sum([hits, *missed])
-    # What was seen is certain, and what can be at all is known: no interval reaches beyond either.
+    # At least the labelled objects of the genus exist, and at most all objects without another label: the interval is cut there.
     seen = sum(stratum.labels.count(genus) for stratum in strata)
     other = sum(len(stratum.labels) for stratum in strata) - seen
     whole = sum(stratum.size for stratum in strata)
@@ -83,10 +89,14 @@ def audit_genus(strata: Sequence[Stratum], genus: str) -> GenusAudit:
 
 
 def pooled_total(strata: Iterable[Stratum], genus: str) -> Estimate:
-    """How many of ``genus`` the strata hold together, with the Jeffreys interval of the pooled share.
+    """Estimate how many objects of a genus several strata hold together, with the Jeffreys interval of the pooled share.
 
-    The interval takes the effective number of labels under the draw (Kish 1965): that of a plain random draw whose estimate
-    would vary as much, the labels' share of each stratum (finite population correction) allowed for.
+    The interval uses the effective number of labels (Kish 1965): the number of labels with which a simple random draw would have
+    the same variance, with the finite population correction of each stratum.
+
+    Args:
+        strata: strata with at least one label each; empty strata are ignored.
+        genus: the genus.
     """
     parts = [stratum for stratum in strata if stratum.size > 0]
     size = sum(stratum.size for stratum in parts)
@@ -102,5 +112,6 @@ def pooled_total(strata: Iterable[Stratum], genus: str) -> Estimate:
 
 
 def _bounded(estimate: Estimate, least: float, most: float) -> Estimate:
+    """Cut the interval of an estimate to `least` and `most`, without excluding the estimate itself."""
     low, high = max(estimate.low, least), min(estimate.high, most)
     return Estimate(estimate.value, min(low, estimate.value), max(high, estimate.value))

@@ -1,7 +1,7 @@
-"""Drawing objects for a palynologist to review, at random and on record, so that corrected counts follow from the labels.
+"""Draw objects at random for review, and record the draw, so that counts can be corrected from the labels.
 
-``review.csv`` holds the draw and its design: each object's stratum, how many objects the stratum has (``stratum_size``) and how
-many were drawn from it (``stratum_drawn``). ``labels.csv`` is what the reviewer says (:mod:`slidepipe.review.labels`).
+`review.csv` holds the draw and its design: the stratum of each object, the number of objects in the stratum (`stratum_size`) and
+the number drawn from it (`stratum_drawn`). The reviewer's labels are read by `slidepipe.review.labels`.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ REVIEW_COLUMNS = (
     "genus",
 )
 
-#: Columns of ``objects.parquet`` that a draw needs.
+#: Columns of the object table that a draw needs.
 DRAW_COLUMNS = (
     *("object_id", "slide_id", "sample_id", "x0", "y0", "x1", "y1"),
     *("state", "genus", "candidate", "p_value", "distance"),
@@ -60,29 +60,29 @@ _CELL_PX, _LABEL_PX, _COLUMNS, _ROWS = 220, 22, 5, 6
 
 
 def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") -> pd.DataFrame:
-    """Draw ``count`` objects of a RESULTS folder, and write ``review.csv``, their crops and contact sheets (``review/``).
+    """Draw objects of a RESULTS folder, and write `review.csv`, their crops and contact sheets (`review/`).
 
-    Given again with a larger ``count`` and the same seed and strata, the draw grows: what was drawn before stays, with the labels
-    that ``review.csv`` holds.
+    A call with a larger `count` and the same seed and strata extends the draw: the objects drawn before stay, with the labels in
+    `review.csv`.
 
     Args:
         results: the RESULTS folder.
-        count: objects to draw.
-        seed: of the draw.
-        by: strata are the answers (each genus, unknown) over the whole well, or within each sample or slide.
+        count: number of objects to draw.
+        seed: seed of the draw.
+        by: `genus` for strata that are the answers (each genus, unknown) over the whole well; `sample` or `slide` for the answers
+            within each sample or slide.
 
     Returns:
-        the rows of ``review.csv``.
+        The rows of `review.csv`.
 
     Raises:
-        ResultsError: no finished results, or another draw is there.
-        SettingsError: ``count`` is too small for one object a stratum.
+        ResultsError: the folder holds no finished results, or another draw.
+        SettingsError: `count` is smaller than the number of strata.
     """
     opened = Results(results)
-    frame = usable_objects(opened.object_table.read(DRAW_COLUMNS))
-    drawn = draw(frame, count, seed, by)
+    drawn = draw_objects(usable_objects(opened.object_table.read(DRAW_COLUMNS)), count, seed, by)
     before = read_draw(results)
-    rows = drawn if before is None else _grown(drawn, before, results)
+    rows = drawn if before is None else _extended(drawn, before, results)
     rows["crop"] = [f"{REVIEW_FOLDER}/{number:04d}.jpg" for number in range(1, len(rows) + 1)]
     rows = rows[list(REVIEW_COLUMNS)].reset_index(drop=True)
     folder = results / REVIEW_FOLDER
@@ -96,30 +96,38 @@ def sample_review(results: Path, count: int, seed: int = 0, by: By = "genus") ->
 
 
 def usable_objects(objects: pd.DataFrame) -> pd.DataFrame:
-    """The objects that a draw is from: all usable ones (unusable objects cannot be judged by anyone)."""
+    """Return the objects that can be drawn: all but the unusable ones, which a reviewer could not judge.
+
+    Args:
+        objects: rows of the object table, with the columns `DRAW_COLUMNS`.
+    """
     return objects.loc[objects["state"] != UNUSABLE, list(DRAW_COLUMNS)].reset_index(drop=True)
 
 
-def draw(frame: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
-    """A stratified random draw without replacement.
+def draw_objects(usable: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
+    """Draw a stratified random sample without replacement.
 
-    Each stratum's objects are ordered by a hash of the seed and their id, and the first are taken; so a larger draw holds the
-    smaller one, and rows of the result, ordered by another hash, may be labelled from the top in any number.
+    The objects of each stratum are ordered by a hash of the seed and their id, and the first ones are taken, so a larger draw
+    contains the smaller one. The rows of the result are ordered by another hash, so any number of rows from the top is a random
+    part of the draw.
 
     Args:
-        frame: usable objects, columns :data:`DRAW_COLUMNS`.
-        count: objects to draw; all of them where there are no more.
-        seed: of the draw.
-        by: see :func:`sample_review`.
+        usable: the usable objects, with the columns `DRAW_COLUMNS`.
+        count: number of objects to draw; all objects are drawn if there are fewer.
+        seed: seed of the draw.
+        by: the strata, as in `sample_review`.
 
     Returns:
-        the columns of ``review.csv`` but the crops.
+        The columns of `review.csv` without `crop`.
+
+    Raises:
+        SettingsError: `count` is smaller than the number of strata, there are no objects, or `by` is unknown.
     """
     if by not in BY:
-        raise SettingsError(f"--by is '{by}'; give one of {', '.join(BY)}")
-    if frame.empty:
-        raise SettingsError("no object to review: the results hold none that can be judged")
-    strata = frame.assign(stratum_kind=_kinds(frame))
+        raise SettingsError(f"--by is '{by}'. Use one of {', '.join(BY)}")
+    if usable.empty:
+        raise SettingsError("these results contain no usable object, so there is nothing to review")
+    strata = usable.assign(stratum_kind=_kinds(usable))
     strata["stratum_sample"] = strata["sample_id"] if by != "genus" else ""
     place = {"genus": None, "sample": "sample_id", "slide": "slide_id"}[by]
     strata["stratum"] = strata["stratum_kind"] if place is None else strata[place] + ": " + strata["stratum_kind"]
@@ -141,25 +149,26 @@ def draw(frame: pd.DataFrame, count: int, seed: int, by: By) -> pd.DataFrame:
 
 
 def allocate(sizes: Mapping[str, int], kinds: Mapping[str, str], count: int) -> dict[str, int]:
-    """How many objects each stratum gives.
+    """Return how many objects to draw from each stratum.
 
-    Half are objects accepted as a genus, half unknown ones; one from each stratum at least, the others as the strata's sizes are
-    (Sainte-Laguë, so that no stratum's number falls as ``count`` grows); of the unknown, the near ones give as many as the far.
+    Half are objects accepted as a genus and half are unknown objects. Each stratum gives at least one object; the others are
+    shared out in proportion to the sizes of the strata (method of Sainte-Laguë, with which no stratum's number falls when `count`
+    grows). Of the unknown objects, half are near ones and half far ones.
 
     Args:
-        sizes: objects of each stratum.
-        kinds: genus of each stratum, or :data:`~slidepipe.review.audit.NEAR` or :data:`~slidepipe.review.audit.FAR`.
-        count: objects to draw in all.
+        sizes: number of objects of each stratum.
+        kinds: for each stratum a genus, `slidepipe.review.audit.NEAR` or `slidepipe.review.audit.FAR`.
+        count: total number of objects to draw.
 
     Raises:
-        SettingsError: fewer than one a stratum.
+        SettingsError: `count` is smaller than the number of strata.
     """
     unknown = [name for name in sizes if kinds[name] in (NEAR, FAR)]
     accepted = [name for name in sizes if kinds[name] not in (NEAR, FAR)]
     if count < len(sizes):
         raise SettingsError(
-            f"--n {count} is too few: each of {len(sizes)} strata needs an object. "
-            f"Give --n {len(sizes)} or more, or a coarser --by"
+            f"--n {count} is too small: each of the {len(sizes)} strata needs an object. "
+            f"Use --n {len(sizes)} or more, or a coarser --by"
         )
     total_accepted, total_unknown = (sum(sizes[name] for name in names) for names in (accepted, unknown))
     count = min(count, total_accepted + total_unknown)
@@ -175,10 +184,10 @@ def allocate(sizes: Mapping[str, int], kinds: Mapping[str, str], count: int) -> 
 
 
 def read_draw(results: Path) -> pd.DataFrame | None:
-    """``review.csv`` (all text but its numbers), or None where nothing was drawn.
+    """Return the rows of `review.csv`, or None if nothing was drawn. Coordinates and sizes are integers, other cells text.
 
     Raises:
-        ResultsError: it cannot be read, or lost its design columns.
+        ResultsError: the file cannot be read, or columns are missing.
     """
     path = results / REVIEW_FILE
     if not path.exists():
@@ -196,7 +205,11 @@ def read_draw(results: Path) -> pd.DataFrame | None:
 
 
 def labels_sha256(results: Path) -> str:
-    """sha256 of the review and the labels, which the tables depend on. Reads both, so that a damaged file shows early."""
+    """Return the SHA-256 of `review.csv` and `labels.csv`, which the tables depend on.
+
+    Raises:
+        ResultsError: one of them is damaged. Both are read for that reason, before the work of a run starts.
+    """
     read_draw(results)
     read_labels(results)
     digest = hashlib.sha256()
@@ -207,20 +220,20 @@ def labels_sha256(results: Path) -> str:
     return digest.hexdigest()
 
 
-def _kinds(frame: pd.DataFrame) -> pd.Series:
-    """The answer that each object was given: its genus, or for unknown ones whether they are near one.
+def _kinds(usable: pd.DataFrame) -> pd.Series:
+    """Return the kind of stratum of each object: its genus, or `NEAR` or `FAR` for unknown objects.
 
-    Near is the third of them that look most like a genus: that is where missed fossils are, and labels should go.
+    Near are the third of the unknown objects that look most like a genus. Most missed fossils are among them.
     """
-    kinds = frame["genus"].astype(object).where(frame["state"] == ACCEPTED, FAR)
-    unknown = frame.index[frame["state"] != ACCEPTED]
-    candidate = frame.loc[unknown, "candidate"].fillna("_").astype(str)
+    kinds = usable["genus"].astype(object).where(usable["state"] == ACCEPTED, FAR)
+    unknown = usable.index[usable["state"] != ACCEPTED]
+    candidate = usable.loc[unknown, "candidate"].fillna("_").astype(str)
     ranked = pd.DataFrame(
         {
             "reject": candidate.str.startswith("_"),
-            "strange": -frame.loc[unknown, "p_value"].fillna(0.0),
-            "distance": frame.loc[unknown, "distance"].fillna(np.inf),
-            "object_id": frame.loc[unknown, "object_id"],
+            "strange": -usable.loc[unknown, "p_value"].fillna(0.0),
+            "distance": usable.loc[unknown, "distance"].fillna(np.inf),
+            "object_id": usable.loc[unknown, "object_id"],
         }
     ).sort_values(["reject", "strange", "distance", "object_id"])
     kinds.loc[ranked.index[: -(-len(ranked) // 3)]] = NEAR
@@ -230,8 +243,9 @@ def _kinds(frame: pd.DataFrame) -> pd.Series:
 def _apportion(
     names: Sequence[str], weights: Mapping[str, float], sizes: Mapping[str, int], count: int
 ) -> dict[str, int]:
+    """Share `count` objects out among strata in proportion to their weights: at least one each, at most their size."""
     given = dict.fromkeys(names, 1)
-    # Divisors 1.5, 2.5, ...: the one that is owed most gets the next.
+    # The divisors of Sainte-Laguë are 1.5, 2.5, ...: the stratum with the largest quotient gets the next object.
     queue = [(-weights[name] / 1.5, name) for name in names if sizes[name] > 1]
     heapq.heapify(queue)
     for _ in range(count - len(names)):
@@ -242,8 +256,12 @@ def _apportion(
     return given
 
 
-def _grown(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataFrame:
-    """``drawn`` with the rows of ``before`` first, in their order and with their labels."""
+def _extended(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """Return `drawn` with the rows of the earlier draw `before` first, in their order and with their labels.
+
+    Raises:
+        ResultsError: the earlier draw is not part of this one.
+    """
     now = drawn.set_index("object_id")
     same = before["object_id"].isin(now.index).all() and all(
         (before[column].to_numpy() == now.loc[before["object_id"], column].to_numpy()).all()
@@ -251,8 +269,8 @@ def _grown(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataF
     )
     if not same:
         raise ResultsError(
-            f"{results / REVIEW_FILE}: holds another draw (its seed, --by or --n, or the results, were not these). "
-            f"Label that one, or move it away to draw anew: {LABELS_FILE} stays good for objects drawn again"
+            f"{results / REVIEW_FILE}: holds another draw (made with another seed, --by or larger --n, or from other results). "
+            f"Label that draw, or move the file away to draw again: {LABELS_FILE} stays valid for objects that are drawn again"
         )
     position = {name: place for place, name in enumerate(before["object_id"])}
     place = drawn["object_id"].map(position).fillna(len(position))
@@ -262,12 +280,16 @@ def _grown(drawn: pd.DataFrame, before: pd.DataFrame, results: Path) -> pd.DataF
 
 
 def _hash(seed: int, purpose: str, object_id: str) -> int:
+    """Return a random number that depends only on the seed, the purpose and the object."""
     digest = hashlib.blake2b(f"{seed}\0{purpose}\0{object_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def _write_sheets(folder: Path, jpegs: Sequence[bytes]) -> None:
-    """Contact sheets, numbered as the crops. They do not show the genus proposed: a reviewer should see the fossil first."""
+    """Write contact sheets, with the numbers of the crops.
+
+    They do not show the proposed genus, so that it does not influence the reviewer.
+    """
     for old in folder.glob("sheet_*.jpg"):
         old.unlink()
     page = _COLUMNS * _ROWS

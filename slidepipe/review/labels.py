@@ -1,12 +1,12 @@
-"""``labels.csv``: what reviewers say of objects; written by hand, or line by line by ``slidepipe view``.
+"""Read `labels.csv`: the labels that reviewers give to objects, written by hand or by `slidepipe view`.
 
-By hand it has the columns ``object_id`` and ``genus``, and an object has one line. ``slidepipe view`` keeps it as a journal of
-:data:`JOURNAL_COLUMNS` to which lines are only ever added: the last line of an object holds, and ``(withdrawn)`` takes its label
-back. The column ``when`` tells a journal. "wrong box" says that the box holds no one object (half of one, two at once): it
-counts as no fossil, and is no example of debris either.
+Written by hand, the file has the columns `object_id` and `genus`, and one line per object. `slidepipe view` keeps it as a journal
+with the columns `JOURNAL_COLUMNS`, to which lines are only added: the last line of an object counts, and the label `(withdrawn)`
+removes an earlier one. The column `when` identifies a journal. The label "wrong box" says that the box does not hold exactly one
+object, but half of one or several: it counts as no fossil, but is not an example of debris either.
 
-A fossil that the detector missed is a line of its own, with an id of the form ``SLIDE_ID:missed-0001`` and the box that somebody
-drew (level-0 pixels of the whole slide).
+A fossil that the detector missed has a line of its own, with an id of the form `SLIDE_ID:missed-0001` and the box that the
+reviewer drew, in level-0 pixels of the whole slide.
 """
 
 import csv
@@ -26,24 +26,31 @@ logger = logging.getLogger(__name__)
 REVIEW_FILE, LABELS_FILE = "review.csv", "labels.csv"
 
 NOT_A_FOSSIL = "not a fossil"
-#: The label of an object whose box is wrong. Unlike "not a fossil" it is kept by name: see :func:`genus_of_label`.
+#: The label of an object whose box is wrong. Unlike "not a fossil", `parse_label` keeps it; see `genus_of_label`.
 WRONG_BOX = "wrong box"
 WITHDRAWN = "(withdrawn)"
 _NO_FOSSIL = frozenset({"", NOT_A_FOSSIL, "not_a_fossil", "debris", "none", "-"})
 _NO_OBJECT = frozenset({WRONG_BOX, "wrong_box"})
 
-#: A slide and a box on it (half-open, level-0 pixels of the whole slide).
+#: A slide_id and a box on the slide: x0, y0, x1, y1, half-open, in level-0 pixels of the whole slide.
 Place = tuple[str, tuple[int, int, int, int]]
 
 JOURNAL_COLUMNS = ("object_id", "genus", "slide_id", "x0", "y0", "x1", "y1", "who", "when")
-#: Columns of a box.
+#: The columns of a box.
 EDGES = ("x0", "y0", "x1", "y1")
 _MISSED = "missed-"
 
 
 @dataclass(frozen=True)
 class MissedFossil:
-    """A fossil that the detector missed: its box, half-open in level-0 pixels of the whole slide, and its genus."""
+    """A fossil that the detector missed and a reviewer drew.
+
+    Attributes:
+        object_id: `SLIDE_ID:missed-0001`.
+        slide_id: the slide.
+        box: x0, y0, x1, y1, half-open, in level-0 pixels of the whole slide.
+        genus: the reviewer's label.
+    """
 
     object_id: str
     slide_id: str
@@ -53,12 +60,12 @@ class MissedFossil:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a labels file says.
+    """The labels of a file.
 
     Attributes:
-        objects: by object id a genus, "" for not a fossil, or :data:`WRONG_BOX`.
-        missed: drawn by hand, by id.
-        places: slide and box of each object whose line holds them.
+        objects: the label of each detected object, by object id: a genus, "" for not a fossil, or `WRONG_BOX`.
+        missed: the fossils drawn by hand, by object id.
+        places: slide and box of the labelled objects whose lines contain them, by object id.
     """
 
     objects: dict[str, str]
@@ -67,19 +74,22 @@ class Labels:
 
 
 def missed_id(slide_id: str, number: int) -> str:
-    """The id of the fossil number ``number`` that somebody drew on a slide."""
+    """Return the id of a fossil drawn by hand: `SLIDE_ID:missed-0001` for number 1."""
     return f"{slide_id}:{_MISSED}{number:04d}"
 
 
 def missed_number(object_id: str) -> int | None:
-    """The number in the id of a drawn fossil; None where the id is that of a detected object."""
+    """Return the number in the id of a fossil drawn by hand, or None for the id of a detected object."""
     _, _, name = object_id.rpartition(":")
     number = name.removeprefix(_MISSED)
     return int(number) if name != number and number.isdigit() else None
 
 
 def parse_label(genus: str) -> str:
-    """What a cell ``genus`` says: the genus, :data:`WRONG_BOX`, or "" for any of the ways to say that it is no fossil."""
+    """Return the label that a cell of the column `genus` means: a genus, `WRONG_BOX`, or "" for not a fossil.
+
+    An empty cell, "not a fossil", "debris", "none", "-" and names that start with "_" all mean that the object is not a fossil.
+    """
     genus = genus.strip()
     if genus.lower() in _NO_OBJECT:
         return WRONG_BOX
@@ -87,19 +97,21 @@ def parse_label(genus: str) -> str:
 
 
 def genus_of_label(label: str) -> str:
-    """The genus that a label of :func:`parse_label` counts as: "" where it is no fossil or its box is wrong."""
+    """Return the genus that a label of `parse_label` counts as: "" for not a fossil and for a wrong box."""
     return "" if label == WRONG_BOX else label
 
 
 def read_labels(results: Path) -> dict[str, str]:
-    """What the reviewer said, by object id: a genus, "" for not a fossil, or :data:`WRONG_BOX`. Empty without labels.
+    """Return the label of each reviewed object: a genus, "" for not a fossil, or `WRONG_BOX`.
 
-    ``labels.csv``: columns object_id and genus; an empty genus, "not a fossil", "debris" or a name that starts with "_" all say
-    that it is none. In a saved copy of ``review.csv`` (it has the column ``stratum``), and in ``review.csv`` itself, an empty
-    genus says that the object has not been looked at. ``labels.csv`` goes before ``review.csv``.
+    In `labels.csv` an empty genus means that the object is not a fossil. In `review.csv` and its copies, which have the column
+    `stratum`, an empty genus means that the object has not been reviewed yet. `labels.csv` takes precedence over `review.csv`.
+
+    Args:
+        results: the RESULTS folder. It need not contain labels.
 
     Raises:
-        ResultsError: it cannot be read, a column is missing, or an object has two labels in a file that is no journal.
+        ResultsError: a file cannot be read, a column is missing, or an object has two labels in a file that is no journal.
     """
     return read_labels_file(results / REVIEW_FILE).objects | read_labels_file(results / LABELS_FILE).objects
 
@@ -107,47 +119,56 @@ def read_labels(results: Path) -> dict[str, str]:
 def labels_of_current_objects(
     labels: Mapping[str, str], places: Mapping[str, Place], rows: Mapping[str, int], boxes: IntArray
 ) -> dict[str, str]:
-    """``labels`` without those whose object has another box by now: its number went to another when slides were detected anew.
+    """Return the labels whose objects still have the box that was labelled.
+
+    When slides are detected again, an object id can be given to another object. Its box is then another one.
 
     Args:
         labels: by object id.
-        places: slide and box of each where they are known; one without is taken to fit.
-        rows: by object id its row of ``boxes``.
+        places: slide and box of the labelled objects, where known. A label without a place is kept.
+        rows: the row in `boxes` of each object id.
         boxes: int64 (N, 4), x0, y0, x1, y1 in level-0 pixels of the whole slide.
     """
     names = [name for name in places if name in rows]
     if not names:
         return dict(labels)
-    told = np.array([places[name][1] for name in names], np.int64)
-    same = (boxes[[rows[name] for name in names]] == told).all(axis=1)
-    gone = {name for name, fits in zip(names, same.tolist(), strict=True) if not fits}
-    return {name: label for name, label in labels.items() if name not in gone}
+    labelled = np.array([places[name][1] for name in names], np.int64)
+    same = (boxes[[rows[name] for name in names]] == labelled).all(axis=1)
+    outdated = {name for name, is_same in zip(names, same.tolist(), strict=True) if not is_same}
+    return {name: label for name, label in labels.items() if name not in outdated}
 
 
 def read_missed(results: Path) -> list[MissedFossil]:
-    """The fossils that somebody drew where the detector found none, by id.
+    """Return the fossils that reviewers drew where the detector found none, sorted by id.
 
     Raises:
-        ResultsError: as :func:`read_labels`.
+        ResultsError: as `read_labels`.
     """
-    return sorted(read_labels_file(results / LABELS_FILE).missed.values(), key=lambda item: item.object_id)
+    return sorted(read_labels_file(results / LABELS_FILE).missed.values(), key=lambda fossil: fossil.object_id)
 
 
 def read_labels_file(path: Path) -> Labels:
-    """The labels of one file; none where it is not there. Raises :class:`ResultsError` as :func:`read_labels` does."""
+    """Read one file of labels. A file that does not exist has no labels.
+
+    Args:
+        path: `labels.csv`, `review.csv`, or a copy of one of them.
+
+    Raises:
+        ResultsError: as `read_labels`.
+    """
     labels = Labels({}, {})
     if not path.exists():
         return labels
     text = read_text(path)
     names, comma = _header(text)
     journal = "when" in names
-    if journal and (torn := incomplete_last_line(text, len(names), comma)):
+    if journal and (incomplete := incomplete_last_line(text, len(names), comma)):
         logger.warning(
-            "%s: its last line is incomplete ('%s') and left out. If it is meant so, end it with a line break",
+            "%s: the last line ('%s') is incomplete and is ignored. If it is complete, end it with a line break",
             path,
-            torn,
+            incomplete,
         )
-        text = text[: len(text) - len(torn)]
+        text = text[: len(text) - len(incomplete)]
     for cells in _parse(path, text, ("object_id", "genus")):
         object_id, genus = cells["object_id"], cells["genus"].strip()
         if not object_id or (not genus and "stratum" in cells):
@@ -166,26 +187,36 @@ def read_labels_file(path: Path) -> Labels:
                 labels.places[object_id] = _place(path, cells)
         else:
             label = parse_label(genus)
-            before = labels.objects.setdefault(object_id, label)
-            if before.lower() != label.lower():
-                raise ResultsError(f"{path}: {object_id} has two labels ('{before}', '{label}'). Keep one")
+            first = labels.objects.setdefault(object_id, label)
+            if first.lower() != label.lower():
+                raise ResultsError(f"{path}: {object_id} has two labels ('{first}', '{label}'). Delete one of them")
     return labels
 
 
 def incomplete_last_line(text: str, columns: int, delimiter: str = ",") -> str:
-    """The last line, where it has no line break and too few cells: a writer was killed while it wrote it. Else ""."""
+    """Return the last line if a writer was killed while writing it: it has no line break and too few cells. Otherwise "".
+
+    Args:
+        text: the text of a CSV file.
+        columns: the number of columns of the file.
+        delimiter: comma or semicolon.
+    """
     tail = text.rpartition("\n")[2]
     if not tail:
         return ""
     try:
         cells = next(csv.reader([tail], delimiter=delimiter, strict=True))
-    except csv.Error:  # within a quoted cell
+    except csv.Error:  # the line ends within a quoted cell
         return tail
     return tail if len(cells) < columns else ""
 
 
 def read_text(path: Path) -> str:
-    """The text of a CSV file, with or without a byte-order mark. Raises :class:`ResultsError`."""
+    """Return the text of a CSV file, with or without a byte-order mark.
+
+    Raises:
+        ResultsError: the file cannot be read or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -193,10 +224,17 @@ def read_text(path: Path) -> str:
 
 
 def read_cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that a person may have edited: comma or semicolon, with or without a byte-order mark.
+    """Return the rows of a CSV file that a person may have edited: comma or semicolon, with or without a byte-order mark.
+
+    Args:
+        path: the file.
+        columns: columns that it must have; it may have others.
+
+    Returns:
+        The cells of each row by column, as text.
 
     Raises:
-        ResultsError: not readable as CSV, or one of ``columns`` is missing.
+        ResultsError: the file cannot be read as CSV, or a column is missing.
     """
     return _parse(path, read_text(path), columns)
 
@@ -211,7 +249,9 @@ def _parse(path: Path, text: str, columns: Sequence[str]) -> list[dict[str, str]
     names, delimiter = _header(text)
     missing = [column for column in columns if column not in names]
     if missing:
-        raise ResultsError(f"{path}: there is no column '{missing[0]}'. It must have {', '.join(columns)}")
+        raise ResultsError(
+            f"{path}: the column '{missing[0]}' is missing. The file needs the columns {', '.join(columns)}"
+        )
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     try:
         reader.fieldnames = names if reader.fieldnames else []
@@ -225,6 +265,6 @@ def _place(path: Path, cells: dict[str, str]) -> Place:
         x0, y0, x1, y1 = (int(cells.get(edge, "")) for edge in EDGES)
     except ValueError as error:
         raise ResultsError(
-            f"{path}: the box of {cells['object_id']} is missing or damaged ({error}). Mend or remove that line"
+            f"{path}: the box of {cells['object_id']} is missing or damaged ({error}). Correct or delete that line"
         ) from error
     return cells.get("slide_id") or cells["object_id"].rpartition(":")[0], (x0, y0, x1, y1)

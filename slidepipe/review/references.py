@@ -1,10 +1,12 @@
-"""Reviewed objects as references: what a palynologist labelled in earlier results joins the reference set.
+"""Add reviewed objects to the reference set: objects that a palynologist labelled in earlier results.
 
-Those of a draw are found by ``review.csv``, those labelled elsewhere (in ``slidepipe view``) by the slide and box that their line
-of ``labels.csv`` holds. A "wrong box" is no example of anything, and a fossil that the detector missed has no embedding.
+Objects of a draw are found by `review.csv`; objects labelled elsewhere (in `slidepipe view`) by the slide and box in their line
+of `labels.csv`. An object with the label "wrong box" is not an example of any class, and a fossil that the detector missed has no
+embedding, so neither is added.
 
-An object never helps to judge its own slide: for a slide with reviewed objects the head is fitted without these, so neither its
-references nor its calibration know them. Otherwise each would be its own nearest neighbour.
+An object is never used to classify its own slide, because it would be its own nearest neighbour. For a slide with reviewed
+objects the head is fitted without these objects (`slidepipe.classification.fit`), so neither its references nor its calibration
+contain them.
 """
 
 import hashlib
@@ -31,9 +33,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReviewedObject:
-    """A labelled object: where it is stored, on which slide it lies (``slide``: its bytes' identity), what it is.
+    """A labelled object.
 
-    ``drawn``: ``review.csv`` chose it. Others are found by their box, as their row may have changed since.
+    Attributes:
+        results: the RESULTS folder that stores it.
+        slide_id: the slide it lies on, by its name in `results`.
+        slide: identity of the slide, a hash of its bytes.
+        row: its row in the slide's store when it was labelled.
+        box: x0, y0, x1, y1, half-open, in level-0 pixels of the whole slide.
+        genus: the class it joins.
+        file: what stands for its image file in the reference set.
+        drawn: whether `review.csv` chose it. Other objects are found by their box, because their row may have changed.
     """
 
     results: Path
@@ -47,12 +57,12 @@ class ReviewedObject:
 
 
 def file_of_object(results: Path, object_id: str) -> str:
-    """What stands for the reference file of an object that has none of its own, as the drawn ones have (``review/``)."""
+    """Return the name that stands for the image file of a reference object that is not part of a draw and has no file."""
     return f"{results / OBJECTS_FILE}#{object_id}"
 
 
 def object_of_file(name: str) -> tuple[Path, str] | None:
-    """The RESULTS folder and object that a name of :func:`file_of_object` means; None for any other name."""
+    """Return the RESULTS folder and the object id in a name made by `file_of_object`; None for any other name."""
     table, mark, object_id = name.partition(f"{OBJECTS_FILE}#")
     return (Path(table), object_id) if mark else None
 
@@ -60,16 +70,19 @@ def object_of_file(name: str) -> tuple[Path, str] | None:
 def find_reviewed(
     folders: Sequence[Path], names: Sequence[str], backbone: Mapping[str, Any], own: Path
 ) -> list[ReviewedObject]:
-    """The labelled objects of reviews, of the classes in ``names`` or not a fossil, by folder, slide and row.
+    """Find the labelled objects of RESULTS folders whose label is a class of the reference folder, or "not a fossil".
 
     Args:
         folders: RESULTS folders with labels.
         names: the classes of the reference folder.
-        backbone: what the embeddings must have been made with (name, version, settings, files, views).
-        own: the RESULTS folder of this run, which is embedded anew where its backbone has changed.
+        backbone: the entries of the manifest's `backbone` that the folders must have.
+        own: the RESULTS folder of this run. It may have another backbone, because the run embeds it again in that case.
+
+    Returns:
+        The objects, sorted by folder, slide and row.
 
     Raises:
-        ResultsError: a folder without labels, or embedded with another backbone.
+        ResultsError: a folder has no labels, or was embedded with another backbone.
     """
     named = {name.lower(): name for name in names}
     found = []
@@ -78,13 +91,13 @@ def find_reviewed(
         if not manifest or not labels:
             raise ResultsError(
                 f"{results}: no reviewed objects here. Label some with 'slidepipe view' or 'slidepipe review sample', "
-                "or take it out of reference_results"
+                "or remove this folder from reference_results"
             )
         other = {key: manifest["backbone"].get(key) for key in backbone}
         if results != own.resolve() and other != dict(backbone):
             raise ResultsError(
                 f"{results}: was embedded with another backbone ({other.get('name')}, or other settings or weights). "
-                "Run it again with this one, or take it out of reference_results"
+                "Run it again with the present backbone, or remove this folder from reference_results"
             )
         identities = {entry["slide_id"]: str(entry.get("identity", "")) for entry in manifest["slides"]}
         drawn = {} if review is None else {row["object_id"]: row for row in review.to_dict("records")}
@@ -97,7 +110,7 @@ def find_reviewed(
                 slide_id, file = str(cells["slide_id"]), str(results / str(cells["crop"]))
             elif object_id in places:
                 (slide_id, box), file = places[object_id], file_of_object(results, object_id)
-            else:  # written by hand, for an object that no draw chose: whether it is still that one nobody can tell
+            else:  # The line was written by hand and holds no box, so the object may be another one by now.
                 continue
             row = object_id.rpartition(":")[2]
             if genus is None or not row.isdigit() or not (slide := identities.get(slide_id)):
@@ -107,17 +120,49 @@ def find_reviewed(
 
 
 def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) -> JoinedReference:
-    """Add the embeddings that the results hold of reviewed objects; an object whose pixels could not be read stays out.
+    """Append the stored embeddings of reviewed objects to a reference set.
 
-    So do objects outside the draw whose box the results no longer hold, which is told, and a handful "not a fossil" where the
-    reference folder has no such class (see `slidepipe.classification.reference_set.LEAST_DEBRIS`).
+    These objects are left out: those whose pixels could not be read; those outside the draw whose box is no longer in the results
+    (a warning reports their number); and those that are not a fossil, if there are fewer than
+    `slidepipe.classification.reference_set.LEAST_DEBRIS` and the reference folder has no such class.
+
+    Args:
+        reference: the embedded reference folder.
+        objects: from `find_reviewed`.
 
     Raises:
-        ResultsError: the review was drawn from other detections than the results hold now.
+        ResultsError: `review.csv` was drawn from other detections than the results hold now.
     """
-    embeddings: list[Float32Array] = []
-    kept: list[ReviewedObject] = []
-    gone = Counter[Path]()
+    kept = _with_embeddings(objects)
+    debris = sum(item.genus == DEBRIS for item, _ in kept)
+    if debris < LEAST_DEBRIS and not (reference.genera == DEBRIS).any():
+        kept = [(item, embedding) for item, embedding in kept if item.genus != DEBRIS]
+    if not kept:
+        return JoinedReference(reference, ("",) * len(reference.files))
+    items = [item for item, _ in kept]
+    added = np.stack([embedding for _, embedding in kept])
+    digest = hashlib.sha256(reference.fingerprint.encode())
+    digest.update(added.tobytes())
+    digest.update(repr([(item.slide, item.row, item.genus, item.file) for item in items]).encode())
+    joined = ReferenceSet(
+        np.concatenate([reference.embeddings, added]),
+        np.concatenate([reference.crop_like, added]),  # a reviewed object exists only as a crop
+        np.concatenate([reference.genera, np.array([item.genus for item in items])]),
+        np.concatenate([reference.files, np.array([item.file for item in items])]),
+        digest.hexdigest(),
+        reference.weights_sha256,
+    )
+    return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide for item in items)))
+
+
+def _with_embeddings(objects: Sequence[ReviewedObject]) -> list[tuple[ReviewedObject, Float32Array]]:
+    """Return the objects that still have an embedding, each with its embedding, and warn about those no longer detected.
+
+    Raises:
+        ResultsError: an object of a draw is no longer detected.
+    """
+    kept: list[tuple[ReviewedObject, Float32Array]] = []
+    missing = Counter[Path]()
     opened: dict[tuple[Path, str], tuple[Any, Any]] = {}
     for item in objects:
         key = (item.results, item.slide_id)
@@ -125,47 +170,33 @@ def join_reviewed(reference: ReferenceSet, objects: Sequence[ReviewedObject]) ->
             store = SlideStore.in_results(*key)
             boxes = store.read_array("boxes", "boxes").reshape(-1, 4)
             opened[key] = boxes, store.read_array("embeddings", "embeddings")
-        boxes, rows = opened[key]
-        row = _row_of(item, boxes)
+        boxes, embeddings = opened[key]
+        row = _find_row(item, boxes)
         if row is None and item.drawn:
             raise ResultsError(
                 f"{item.results / REVIEW_FILE}: was drawn from other detections than these results hold now. "
-                "Draw again, or take this folder out of reference_results"
+                "Draw again, or remove this folder from reference_results"
             )
         if row is None:
-            gone[item.results] += 1
-        elif np.isfinite(rows[row]).all():
-            embeddings.append(np.asarray(rows[row], np.float32))
-            kept.append(item)
-    for results, number in gone.items():
+            missing[item.results] += 1
+        elif np.isfinite(embeddings[row]).all():
+            kept.append((item, np.asarray(embeddings[row], np.float32)))
+    for results, number in missing.items():
         logger.warning(
-            "%s: %d labelled objects are not among the detections that these results hold now, and are no references",
+            "%s: %d labelled objects are no longer among the detections of these results, so they are not used as references",
             results / LABELS_FILE,
             number,
         )
-    debris = [item.genus == DEBRIS for item in kept]
-    if sum(debris) < LEAST_DEBRIS and not (reference.genera == DEBRIS).any():
-        embeddings = [row for row, left_out in zip(embeddings, debris, strict=True) if not left_out]
-        kept = [item for item, left_out in zip(kept, debris, strict=True) if not left_out]
-    if not kept:
-        return JoinedReference(reference, ("",) * len(reference.files))
-    added = np.stack(embeddings)
-    digest = hashlib.sha256(reference.fingerprint.encode())
-    digest.update(added.tobytes())
-    digest.update(repr([(item.slide, item.row, item.genus, item.file) for item in kept]).encode())
-    joined = ReferenceSet(
-        np.concatenate([reference.embeddings, added]),
-        np.concatenate([reference.crop_like, added]),  # crops are all that there is of them
-        np.concatenate([reference.genera, np.array([item.genus for item in kept])]),
-        np.concatenate([reference.files, np.array([item.file for item in kept])]),
-        digest.hexdigest(),
-        reference.weights_sha256,
-    )
-    return JoinedReference(joined, (*("",) * len(reference.files), *(item.slide for item in kept)))
+    return kept
 
 
-def _row_of(item: ReviewedObject, boxes: IntArray) -> int | None:
-    """The row whose box is that of the object: its own, or for one outside the draw any."""
+def _find_row(item: ReviewedObject, boxes: IntArray) -> int | None:
+    """Return the row that has the box of the object, or None.
+
+    Args:
+        item: the object. Of a drawn object only its own row is considered, of others any row.
+        boxes: int64 (N, 4), the boxes of the slide.
+    """
     if item.row < len(boxes) and tuple(boxes[item.row].tolist()) == item.box:
         return item.row
     same = np.flatnonzero((boxes == np.array(item.box)).all(axis=1))

@@ -15,7 +15,16 @@ from performance.coverage import simulated_well
 from slidepipe.cli import main
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.review.audit import FAR, NEAR
-from slidepipe.review.draw import BY, By, allocate, draw, labels_sha256, read_labels, sample_review, usable_objects
+from slidepipe.review.draw import (
+    BY,
+    By,
+    allocate,
+    draw_objects,
+    labels_sha256,
+    read_labels,
+    sample_review,
+    usable_objects,
+)
 from tests.made_results import make, slide, table
 
 ANSWERS = ["azolla"] * 12 + ["deflandrea"] * 5 + [None] * 30 + ["unusable"] * 6
@@ -34,7 +43,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.mark.parametrize("by", BY)
 def test_a_draw_records_its_design(frame: pd.DataFrame, by: By) -> None:
-    rows = draw(frame, 120, seed=3, by=by)
+    rows = draw_objects(frame, 120, seed=3, by=by)
     assert len(rows) == rows["object_id"].nunique() == 120
     for _, stratum in rows.groupby("stratum"):
         assert set(stratum["stratum_drawn"]) == {len(stratum)}
@@ -55,11 +64,11 @@ def test_a_draw_records_its_design(frame: pd.DataFrame, by: By) -> None:
 def test_every_object_of_a_stratum_is_as_likely_as_another() -> None:
     small = simulated_well(np.random.default_rng(5), objects=60, genera=2, debris=0.5, quality=0.7)
     seeds = 100
-    times = Counter(name for seed in range(seeds) for name in draw(small, 20, seed, "genus")["object_id"])
-    rows = draw(small, 60, 0, "genus").set_index("object_id")
+    times = Counter(name for seed in range(seeds) for name in draw_objects(small, 20, seed, "genus")["object_id"])
+    rows = draw_objects(small, 60, 0, "genus").set_index("object_id")
     chance = {
         stratum: part["stratum_drawn"].iloc[0] / part["stratum_size"].iloc[0]
-        for stratum, part in draw(small, 20, 0, "genus").groupby("stratum")
+        for stratum, part in draw_objects(small, 20, 0, "genus").groupby("stratum")
     }
     # Five standard deviations: a wrong probability is found, chance alone is not.
     for name, stratum in rows["stratum"].items():
@@ -68,16 +77,16 @@ def test_every_object_of_a_stratum_is_as_likely_as_another() -> None:
 
 
 def test_a_larger_draw_holds_the_smaller_and_another_seed_is_another_draw(frame: pd.DataFrame) -> None:
-    draws = [set(draw(frame, count, 1, "genus")["object_id"]) for count in (20, 60, 61, 200, 900)]
+    draws = [set(draw_objects(frame, count, 1, "genus")["object_id"]) for count in (20, 60, 61, 200, 900)]
     assert all(a < b for a, b in pairwise(draws))
     assert draws[-1] == set(frame["object_id"])
-    assert len(draw(frame, 5000, 1, "genus")) == len(frame)
-    assert set(draw(frame, 60, 2, "genus")["object_id"]) != draws[1]
+    assert len(draw_objects(frame, 5000, 1, "genus")) == len(frame)
+    assert set(draw_objects(frame, 60, 2, "genus")["object_id"]) != draws[1]
 
 
 def test_a_draw_does_not_depend_on_the_order_of_objects(frame: pd.DataFrame) -> None:
     shuffled = frame.sample(frac=1, random_state=1).reset_index(drop=True)
-    pd.testing.assert_frame_equal(draw(frame, 60, 1, "sample"), draw(shuffled, 60, 1, "sample"))
+    pd.testing.assert_frame_equal(draw_objects(frame, 60, 1, "sample"), draw_objects(shuffled, 60, 1, "sample"))
 
 
 @given(
@@ -151,7 +160,7 @@ def test_another_draw_does_not_overwrite_one_that_is_there(results: Path, count:
 
 def test_results_without_an_object_have_nothing_to_review(tmp_path: Path) -> None:
     make(tmp_path / "r", {slide("a"): ["unusable"], slide("b", "200"): []})
-    with pytest.raises(SettingsError, match="no object to review"):
+    with pytest.raises(SettingsError, match="contain no usable object"):
         sample_review(tmp_path / "r", 5)
     with pytest.raises(ResultsError, match="no results here"):
         sample_review(tmp_path / "elsewhere", 5)
@@ -175,10 +184,10 @@ def test_labels_are_read_as_people_write_them(results: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"object,genus\n", "there is no column 'object_id'"),
+        (b"object,genus\n", "the column 'object_id' is missing"),
         (b"object_id,genus\na:1,azolla\na:1,deflandrea\n", "a:1 has two labels"),
         (b"object_id,genus\na:1,\xff\xfe\n", "Save it as CSV, UTF-8"),
-        (b"", "there is no column 'object_id'"),
+        (b"", "the column 'object_id' is missing"),
     ],
 )
 def test_labels_that_cannot_be_read_are_one_clear_error(results: Path, content: bytes, message: str) -> None:

@@ -82,7 +82,7 @@ def test_a_half_written_line_is_left_out_and_told(results: Path, caplog: pytest.
     (results / "labels.csv").write_text(HEAD + line("a:00000", "azolla") + "a:00001,spini")
     with caplog.at_level(logging.WARNING):
         assert read_labels(results) == {"a:00000": "azolla"}
-    assert "its last line is incomplete ('a:00001,spini')" in caplog.text
+    assert "the last line ('a:00001,spini') is incomplete" in caplog.text
     # In a file written by hand the last line need not end.
     (results / "labels.csv").write_text("object_id,genus\na:00001,spini")
     assert read_labels(results) == {"a:00001": "spini"}
