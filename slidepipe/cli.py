@@ -223,12 +223,15 @@ def _describe(summary: Any) -> str:
 @click.option(
     "--mpp", type=float, metavar="X", help="Micrometres per pixel, if the scan does not record it or is wrong."
 )
-def info(slide: Path, mpp: float | None) -> None:
+@click.option("--plugin", "files", type=EXISTING, multiple=True, metavar="FILE.py", help="Plugin file with a reader.")
+def info(slide: Path, mpp: float | None, files: tuple[Path, ...]) -> None:
     """Show the properties of a scan: size, resolution, scanned part, sample."""
     from slidepipe.errors import ResolutionError
+    from slidepipe.plugins import register_files
     from slidepipe.samples.discover import discover
     from slidepipe.slides.reader import read_meta
 
+    register_files(files)
     sample = discover(slide)[0].sample
     missing = ""
     try:
