@@ -25,6 +25,7 @@ from slidepipe.review.audit import audit_genus
 from slidepipe.review.corrected_counts import take_audit
 from slidepipe.review.draw import By, draw_objects
 from slidepipe.samples.sample import Sample, WellSlide
+from slidepipe.store.object_id import ObjectId
 
 
 @dataclass
@@ -98,7 +99,7 @@ def simulated_well(rng: np.random.Generator, objects: int, genera: int, debris: 
     slide = [f"slide{place}" for place in sample]
     return pd.DataFrame(
         {
-            "object_id": [f"{name}:{row:05d}" for row, name in enumerate(slide)],
+            "object_id": [str(ObjectId(name, row)) for row, name in enumerate(slide)],
             "slide_id": slide,
             "sample_id": [f"sample{place}" for place in sample],
             **dict.fromkeys(("x0", "y0", "x1", "y1"), 0),

@@ -15,6 +15,7 @@ from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.slides.handles import cached_slide
 from slidepipe.store.arrays import CropReader
 from slidepipe.store.manifest import MANIFEST, read_manifest
+from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
 #: Columns of the CSV files that hold names, whatever these look like.
@@ -174,13 +175,13 @@ class Results:
             raise ResultsError(f"{self.path / name}: cannot be read ({error}). Run the same command again") from error
 
     def _locate(self, object_id: str) -> tuple[str, int]:
-        slide_id, _, row = object_id.rpartition(":")
+        found = ObjectId.parse(object_id)
         if (
-            slide_id not in self._slides
-            or not row.isdigit()
-            or int(row) >= (self._slides[slide_id].get("objects") or 0)
+            found is None
+            or found.slide_id not in self._slides
+            or found.row >= (self._slides[found.slide_id].get("objects") or 0)
         ):
             raise ResultsError(
                 f"{object_id}: no such object in {self.path}. Objects are named SLIDE_ID:NUMBER, as in objects.parquet"
             )
-        return slide_id, int(row)
+        return found.slide_id, found.row

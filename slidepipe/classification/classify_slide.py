@@ -15,6 +15,7 @@ from slidepipe.config import CountingConfig
 from slidepipe.interfaces import BoolArray, Decisions, Float32Array, FloatArray, Head, IntArray
 from slidepipe.samples.sample import WellSlide
 from slidepipe.store.arrays import read_array
+from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
 _UNREADABLE = "its pixels could not be read"
@@ -109,7 +110,7 @@ def _sample_columns(slide: WellSlide, count: int) -> dict[str, object]:
         "well": [sample.well] * count,
         "depth_m": [None if sample.depth_m is None else float(sample.depth_m)] * count,
         "sample_type": [sample.sample_type] * count,
-        "object_id": [f"{slide.slide_id}:{row:05d}" for row in range(count)],
+        "object_id": [str(ObjectId(slide.slide_id, row)) for row in range(count)],
     }
 
 

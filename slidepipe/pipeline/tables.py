@@ -20,6 +20,7 @@ from slidepipe.pipeline.jobs import SlideState
 from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
 from slidepipe.slides.geometry import LostRegion
 from slidepipe.store.files import write_text
+from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
 TABLES = (
@@ -101,7 +102,7 @@ def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:
     boxes, crops = (store.attributes(stage) for stage in ("boxes", "crops"))
     return [
         *(("detect", str(lost.box), lost.reason) for lost in map(LostRegion.from_stored, boxes.get("lost", []))),
-        *(("crop", f"{slide_id}:{int(row):05d}", reason) for row, reason in crops.get("lost", {}).items()),
+        *(("crop", str(ObjectId(slide_id, int(row))), reason) for row, reason in crops.get("lost", {}).items()),
     ]
 
 

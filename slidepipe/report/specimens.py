@@ -22,6 +22,7 @@ from slidepipe.report.gallery import (
 )
 from slidepipe.report.sections import genus_anchor
 from slidepipe.results import Results
+from slidepipe.store.object_id import rows_of
 
 _PACKAGE = "slidepipe.report"
 _PICTURES_PER_GROUP, _UNUSABLE_PICTURES = 12, 12
@@ -144,5 +145,5 @@ def _group_unknown(results: Results, unknown: pd.DataFrame) -> list[tuple[Group,
 def _embeddings_by_slide(results: Results, objects: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, Float32Array]]:
     """Yield the objects of each slide with their embeddings, float32 (N, D)."""
     for slide_id, part in objects.groupby("slide_id", sort=True):
-        rows = part["object_id"].str.rpartition(":")[2].astype(int).to_numpy()
+        rows = rows_of(part["object_id"])
         yield part, np.asarray(results.embeddings(str(slide_id))[...], np.float32)[rows]

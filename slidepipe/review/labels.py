@@ -20,6 +20,7 @@ import numpy as np
 
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import IntArray
+from slidepipe.store.object_id import MissedId, slide_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ Place = tuple[str, tuple[int, int, int, int]]
 JOURNAL_COLUMNS = ("object_id", "genus", "slide_id", "x0", "y0", "x1", "y1", "who", "when")
 #: The columns of a box.
 EDGES = ("x0", "y0", "x1", "y1")
-_MISSED = "missed-"
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,6 @@ class Labels:
     objects: dict[str, str]
     missed: dict[str, MissedFossil]
     places: dict[str, Place] = field(default_factory=dict)
-
-
-def missed_id(slide_id: str, number: int) -> str:
-    """Return the id of a fossil drawn by hand: `SLIDE_ID:missed-0001` for number 1."""
-    return f"{slide_id}:{_MISSED}{number:04d}"
-
-
-def missed_number(object_id: str) -> int | None:
-    """Return the number in the id of a fossil drawn by hand, or None for the id of a detected object."""
-    _, _, name = object_id.rpartition(":")
-    number = name.removeprefix(_MISSED)
-    return int(number) if name != number and number.isdigit() else None
 
 
 def parse_label(genus: str) -> str:
@@ -173,7 +161,7 @@ def read_labels_file(path: Path) -> Labels:
         object_id, genus = cells["object_id"], cells["genus"].strip()
         if not object_id or (not genus and "stratum" in cells):
             continue
-        if missed_number(object_id) is not None:
+        if MissedId.parse(object_id) is not None:
             labels.missed.pop(object_id, None)
             if genus != WITHDRAWN and genus_of_label(parse_label(genus)):
                 labels.missed[object_id] = MissedFossil(object_id, *_place(path, cells), parse_label(genus))
@@ -267,4 +255,4 @@ def _place(path: Path, cells: dict[str, str]) -> Place:
         raise ResultsError(
             f"{path}: the box of {cells['object_id']} is missing or damaged ({error}). Correct or delete that line"
         ) from error
-    return cells.get("slide_id") or cells["object_id"].rpartition(":")[0], (x0, y0, x1, y1)
+    return cells.get("slide_id") or slide_of(cells["object_id"]), (x0, y0, x1, y1)

@@ -26,6 +26,7 @@ from slidepipe.interfaces import Float32Array, IntArray
 from slidepipe.review.draw import REVIEW_FILE, read_draw, read_labels
 from slidepipe.review.labels import LABELS_FILE, read_labels_file
 from slidepipe.store.manifest import read_manifest
+from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
 logger = logging.getLogger(__name__)
@@ -112,10 +113,12 @@ def find_reviewed(
                 (slide_id, box), file = places[object_id], file_of_object(results, object_id)
             else:  # The line was written by hand and holds no box, so the object may be another one by now.
                 continue
-            row = object_id.rpartition(":")[2]
-            if genus is None or not row.isdigit() or not (slide := identities.get(slide_id)):
+            detected = ObjectId.parse(object_id)
+            if genus is None or detected is None or not (slide := identities.get(slide_id)):
                 continue
-            found.append(ReviewedObject(results, slide_id, slide, int(row), box, genus, file, drawn=object_id in drawn))
+            found.append(
+                ReviewedObject(results, slide_id, slide, detected.row, box, genus, file, drawn=object_id in drawn)
+            )
     return sorted(found, key=lambda item: (str(item.results), item.slide_id, item.row))
 
 

@@ -19,6 +19,7 @@ from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
 from slidepipe.results import Results
 from slidepipe.store.files import fingerprint, write_file, write_json
+from slidepipe.store.object_id import ObjectId, slide_of
 from slidepipe.store.slide_store import SlideStore
 
 Metric = Literal["cosine", "euclidean"]
@@ -59,7 +60,7 @@ class SearchIndex:
     def object_id(self, row: int) -> str:
         """Return the id of the object in a row."""
         slide = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return f"{self.slide_ids[slide]}:{row - int(self.starts[slide]):05d}"
+        return str(ObjectId(self.slide_ids[slide], row - int(self.starts[slide])))
 
 
 def open_index(results: Results) -> SearchIndex:
@@ -251,7 +252,7 @@ def query_embedding(opened: Sequence[Results], query: str, device: str) -> tuple
     if Path(query).is_file():
         return embed_image(opened[0], Path(query), device).astype(np.float64), None
     for number, results in enumerate(opened):
-        if query.rpartition(":")[0] in {str(slide["slide_id"]) for slide in results.manifest["slides"]}:
+        if slide_of(query) in {str(slide["slide_id"]) for slide in results.manifest["slides"]}:
             embedding = results.embedding(query)
             if not np.isfinite(embedding).all():
                 raise ResultsError(

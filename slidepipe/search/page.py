@@ -12,6 +12,7 @@ from slidepipe.html import picture, render
 from slidepipe.report.gallery import gallery_style, thumbnail
 from slidepipe.results import Results
 from slidepipe.store.files import write_text
+from slidepipe.store.object_id import slide_of
 
 _QUERY_PX = 224
 
@@ -63,6 +64,5 @@ def _query_picture(query: str, opened: list[Results]) -> str:
         image = Image.fromarray(read_image(Path(query)))
         image.thumbnail((_QUERY_PX, _QUERY_PX))
         return picture(np.asarray(image))
-    slide_id, _, row = query.rpartition(":")
-    owner = next(r for r in opened if slide_id in {str(slide["slide_id"]) for slide in r.manifest["slides"]})
-    return picture(owner.crop_reader(slide_id).jpeg(int(row)))
+    owner = next(r for r in opened if slide_of(query) in {str(slide["slide_id"]) for slide in r.manifest["slides"]})
+    return picture(owner.jpeg(query))

@@ -57,7 +57,9 @@ class MissedId:
         """Return the fossil that `text` names, or None if it does not name a fossil that was drawn by hand."""
         slide_id, colon, name = text.rpartition(":")
         number = name.removeprefix(_MISSED)
-        return cls(slide_id, int(number)) if colon and number != name and number.isascii() and number.isdigit() else None
+        return (
+            cls(slide_id, int(number)) if colon and number != name and number.isascii() and number.isdigit() else None
+        )
 
 
 def slide_of(object_id: str) -> str:

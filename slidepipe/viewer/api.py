@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from slidepipe.classification.object_table import STATES
-from slidepipe.review.labels import EDGES, WRONG_BOX, genus_of_label, missed_number, parse_label
+from slidepipe.review.labels import EDGES, WRONG_BOX, genus_of_label, parse_label
+from slidepipe.store.object_id import MissedId
 from slidepipe.viewer.colours import css_colours
 from slidepipe.viewer.label_book import LabelEntry
 from slidepipe.viewer.reference_images import may_have_image, short_name
@@ -217,7 +218,7 @@ def _write_labels(state: ViewerState, body: LabelsBody) -> Response:
 
 
 def _entry(state: ViewerState, index: ResultsIndex, object_id: str, label: str | None) -> LabelEntry:
-    if missed_number(object_id) is not None:
+    if MissedId.parse(object_id) is not None:
         fossil = state.opened.book.missed_fossil(object_id)
         if label in ("", WRONG_BOX):
             raise HTTPException(400, f"{object_id}: the box was drawn by hand. Delete it if it does not hold a fossil")

@@ -29,12 +29,11 @@ from slidepipe.review.labels import (
     MissedFossil,
     Place,
     incomplete_last_line,
-    missed_id,
-    missed_number,
     read_cells,
     read_labels_file,
 )
 from slidepipe.store.files import write_text
+from slidepipe.store.object_id import MissedId
 
 LOCK = ".labels.lock"
 _LOCK_SECONDS = 10
@@ -111,7 +110,7 @@ class LabelBook:
 
     def label_of(self, object_id: str) -> str | None:
         """Return the label of an object or of a drawn fossil; None where it has none."""
-        if missed_number(object_id) is not None:
+        if MissedId.parse(object_id) is not None:
             fossil = self._labels.missed.get(object_id)
             return None if fossil is None else fossil.genus
         return self._labels.objects.get(object_id, self._review_labels.objects.get(object_id))
@@ -181,12 +180,9 @@ class LabelBook:
         """
         with self._lock, self._file_locked():
             self.refresh()
-            numbers = [
-                missed_number(cells["object_id"]) or 0
-                for cells in self._all_lines()
-                if cells["object_id"].startswith(f"{slide_id}:")
-            ]
-            object_id = missed_id(slide_id, max(numbers, default=0) + 1)
+            drawn = [MissedId.parse(cells["object_id"]) for cells in self._all_lines()]
+            numbers = [fossil.number for fossil in drawn if fossil is not None and fossil.slide_id == slide_id]
+            object_id = str(MissedId(slide_id, max(numbers, default=0) + 1))
             self._append([LabelEntry(object_id, genus, slide_id, box)], reviewer)
             return object_id
 
@@ -246,7 +242,7 @@ class LabelBook:
         self._file_states = (_file_state(self._path), self._file_states[1] if self._file_states else None)
 
     def _apply(self, entry: LabelEntry) -> None:
-        if missed_number(entry.object_id) is not None:
+        if MissedId.parse(entry.object_id) is not None:
             self._labels.missed.pop(entry.object_id, None)
             if entry.label:
                 fossil = MissedFossil(entry.object_id, entry.slide_id, entry.box, entry.label)

@@ -14,12 +14,11 @@ from slidepipe.review.labels import (
     MissedFossil,
     genus_of_label,
     incomplete_last_line,
-    missed_id,
-    missed_number,
     read_labels,
     read_labels_file,
     read_missed,
 )
+from slidepipe.store.object_id import MissedId
 from tests.made_results import GENERA, make, slide, table
 
 HEAD = "object_id,genus,slide_id,x0,y0,x1,y1,who,when\n"
@@ -89,7 +88,7 @@ def test_a_half_written_line_is_left_out_and_told(results: Path, caplog: pytest.
 
 
 def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
-    drawn, gone = missed_id("a", 1), missed_id("a", 2)
+    drawn, gone = str(MissedId("a", 1)), str(MissedId("a", 2))
     (results / "labels.csv").write_text(
         HEAD + line(drawn, "azolla") + line(gone, "azolla") + line(gone, "(withdrawn)") + line("a:00000", "azolla")
     )
@@ -100,18 +99,12 @@ def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
         read_missed(results)
 
 
-def test_ids_of_drawn_fossils_are_not_those_of_objects() -> None:
-    assert missed_number(missed_id("x: y/missed-1", 12)) == 12
-    assert missed_number("x:00012") is None
-    assert missed_number("missed-0001:00012") is None
-
-
 def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> None:
     before = (results / "counts.csv").read_bytes()
-    elsewhere = line(missed_id("gone", 1), "azolla").replace(",a,", ",gone,")
+    elsewhere = line(str(MissedId("gone", 1)), "azolla").replace(",a,", ",gone,")
     (results / "labels.csv").write_text(
         HEAD + line("a:00000", "Deflandrea", box(0)) + line("a:00001", "not a fossil", box(1)) + line("a:00009", "azolla", box(9))
-        + line("a:00010", "newgenus", box(10)) + line(missed_id("a", 1), "spiniferites") + elsewhere
+        + line("a:00010", "newgenus", box(10)) + line(str(MissedId("a", 1)), "spiniferites") + elsewhere
     )  # fmt: skip
     renew_corrected_tables(results)
     rows = table(results, "counts.csv").set_index("sample_id")
@@ -156,7 +149,7 @@ def test_reviewed_counts_are_a_count_of_all_objects_with_labels_put_in(labels: d
 
 def test_a_wrong_box_is_kept_by_name_and_counts_as_no_fossil(results: Path) -> None:
     sample_review(results, 1000)
-    name = line("a:00001", "Wrong_Box", box(1)) + line(missed_id("a", 1), "wrong box")
+    name = line("a:00001", "Wrong_Box", box(1)) + line(str(MissedId("a", 1)), "wrong box")
     (results / "labels.csv").write_text(HEAD + line("a:00000", "not a fossil", box(0)) + name)
     assert read_labels(results) == {"a:00000": "", "a:00001": WRONG_BOX}
     assert (genus_of_label(WRONG_BOX), genus_of_label(""), genus_of_label("azolla")) == ("", "", "azolla")

@@ -10,7 +10,7 @@ from slidepipe.errors import ResultsError
 from slidepipe.pipeline.flow import run_well
 from slidepipe.results import Results
 from slidepipe.review.draw import sample_review
-from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS_FILE, WITHDRAWN, WRONG_BOX, missed_id
+from slidepipe.review.labels import JOURNAL_COLUMNS, LABELS_FILE, WITHDRAWN, WRONG_BOX
 from slidepipe.review.references import (
     file_of_object,
     find_reviewed,
@@ -18,6 +18,7 @@ from slidepipe.review.references import (
     object_of_file,
 )
 from slidepipe.store.manifest import read_manifest
+from slidepipe.store.object_id import MissedId
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_objects_labelled_outside_any_draw_join_by_their_box(
         out,
         [
             (names[0], genus), (names[1], genus.upper()), (names[2], WRONG_BOX), (names[3], genus), (names[3], WITHDRAWN),
-            (names[4], "not a fossil"), (missed_id(objects["slide_id"][0], 1), genus), (names[5], "another genus"),
+            (names[4], "not a fossil"), (str(MissedId(objects["slide_id"][0], 1)), genus), (names[5], "another genus"),
         ],
     )  # fmt: skip
     found = find_reviewed([out], genera, backbone, tmp_path / "other")

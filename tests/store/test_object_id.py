@@ -23,6 +23,8 @@ def test_text_format() -> None:
     assert str(ObjectId("a b/c", 12)) == "a b/c:00012"
     assert str(ObjectId("a", 123456)) == "a:123456"
     assert str(MissedId("a", 1)) == "a:missed-0001"
+    assert MissedId.parse("x: y/missed-1:missed-0012") == MissedId("x: y/missed-1", 12)
+    assert MissedId.parse("missed-0001:00012") is None
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:", "00012", "a:1.5", "a:-1", "a:²", "a:x"])

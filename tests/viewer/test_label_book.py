@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidepipe.errors import ResultsError
-from slidepipe.review.labels import LABELS_FILE, missed_id, read_labels, read_missed
+from slidepipe.review.labels import LABELS_FILE, read_labels, read_missed
+from slidepipe.store.object_id import MissedId
 from slidepipe.viewer import label_book
 from slidepipe.viewer.label_book import LOCK, LabelBook, LabelEntry
 
@@ -148,7 +149,7 @@ def test_book_agrees_with_reader(steps: list[tuple[int, str | None, bool]]) -> N
         book, other = LabelBook(results), LabelBook(results)
         for row, label, by_other in steps:
             writer = other if by_other else book
-            name = missed_id("a", row) if row > 3 else f"a:{row:05d}"
+            name = str(MissedId("a", row)) if row > 3 else f"a:{row:05d}"
             writer.write([entry(name, label)])
             assert writer.labels() == read_labels(results)
         assert book.labels() == other.labels() == read_labels(results)

@@ -17,6 +17,7 @@ from slidepipe.pipeline.stages.stage import Expect, Stage
 from slidepipe.pipeline.tasks import embed_by
 from slidepipe.slides.geometry import SlideMeta
 from slidepipe.store.arrays import write_embedding_parts
+from slidepipe.store.object_id import ObjectId
 
 _NAME = "embed"
 
@@ -78,7 +79,7 @@ def _embed_part(job: SlideJob, spec: EmbedSpec, part: int, stored_as: int) -> in
         return stop - start
     jpegs = reader.jpegs(start, stop)
     kept = [row for row, jpeg in enumerate(jpegs) if jpeg]
-    names = [f"{job.slide_id}:{start + row:05d}" for row in kept]
+    names = [str(ObjectId(job.slide_id, start + row)) for row in kept]
     embeddings = embed_by(spec, [decode_crop(jpegs[row]) for row in kept], names)
     every = np.full((len(jpegs), embeddings.shape[1]), np.nan, np.float32)
     every[kept] = embeddings
