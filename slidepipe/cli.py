@@ -269,9 +269,9 @@ def info(slide: Path, mpp: float | None, files: tuple[Path, ...]) -> None:
 @click.argument("results", type=EXISTING)
 def status(results: Path) -> None:
     """Show the progress of the run that writes RESULTS, or its outcome."""
-    from slidepipe.pipeline.status import read_status, tell_status
+    from slidepipe.pipeline.status import format_status, read_status
 
-    click.echo(tell_status(results, read_status(results)))
+    click.echo(format_status(results, read_status(results)))
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Where the work is done: a Dask cluster started here, one that is joined, or one that a queueing system lends."""
+"""Dask clusters: one started on this machine, an existing one, or one made of jobs of a queueing system."""
 
 import contextlib
 import inspect
@@ -19,10 +19,10 @@ from slidepipe.errors import SettingsError
 
 logger = logging.getLogger("slidepipe.run")
 
-#: The resources by which Dask sends tasks that want a card to the processes that hold one, and the others past them.
+#: Names of the Dask resources that send tasks for a GPU to the workers that have one, and other tasks to the other workers.
 GPU, CPU = "GPU", "CPU"
 
-#: How long a queueing system may take to start the first worker.
+#: Seconds that a queueing system may take to start the first worker.
 _QUEUE_WAIT_S = 24 * 3600
 
 
@@ -34,26 +34,29 @@ def connect(
     dashboard: bool = False,
     jobqueue: Mapping[str, Any] | None = None,
 ) -> Iterator[distributed.Client]:
-    """A client of the cluster that ``scheduler`` names, and that cluster while it is used.
+    """Connect to a cluster, or start one that lives as long as the context is open.
 
     Args:
-        scheduler: ``local`` (processes), ``threads``, ``slurm``, ``tcp://HOST:PORT`` or a scheduler file.
-        workers: processes or threads started; one a core if None. One joined has the workers it has.
+        scheduler: "local" (processes), "threads", "slurm", "tcp://HOST:PORT" or a scheduler file.
+        workers: number of processes, threads or jobs to start; None for one per core. An existing cluster keeps its workers.
         gpus: numbers of the GPUs of this machine that get a worker process each ("local" only).
-        dashboard: whether a cluster started here shows Dask's dashboard.
-        jobqueue: settings of a job, as dask-jobqueue's ``SLURMCluster`` takes them (``slurm`` only).
+        dashboard: whether a cluster started here serves Dask's dashboard.
+        jobqueue: settings of a job, as for dask-jobqueue's `SLURMCluster` ("slurm" only).
+
+    Yields:
+        a client of the cluster.
 
     Raises:
-        SettingsError: it cannot be reached or started.
+        SettingsError: the cluster cannot be reached or started.
     """
     dask.config.set(
         {
             "distributed.comm.timeouts.connect": "10s",
-            # A task that was on a worker that died goes to another; after the third death it is looked at alone (see Engine).
+            # A task whose worker died goes to another worker. After the third time, the engine runs it alone.
             "distributed.scheduler.allowed-failures": 2,
         }
     )
-    # What fails in a task is told by the run itself, with the slide it happened to; Dask's own tracebacks would hide that.
+    # The run itself reports an error of a task, with the slide. The tracebacks that Dask logs would hide that message.
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler in ("local", "threads"):
@@ -69,16 +72,16 @@ def connect(
     with cluster, distributed.Client(cluster) as client:
         if scheduler == "slurm":
             count = workers or 1
-            logger.info("%d jobs handed in; waiting for the first to start", count, extra={"event": "queued"})
+            logger.info("%d jobs submitted; waiting for the first to start", count, extra={"event": "queued"})
             client.wait_for_workers(1, timeout=_QUEUE_WAIT_S)
         yield client
 
 
 def _start(specs: Mapping[str, Any], dashboard: bool) -> distributed.SpecCluster:
-    # The scheduler serves a page of its health in any case. All of it is for this machine alone.
+    # The scheduler always serves an HTTP page. Only this machine can reach it.
     page = {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, **page}}
-    with warnings.catch_warnings(), _interrupts_for_the_run_alone():
+    with warnings.catch_warnings(), _block_interrupts():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         return distributed.SpecCluster(scheduler=scheduler, workers=specs, silence_logs=logging.CRITICAL)
 
@@ -89,7 +92,7 @@ def _worker(kind: type, threads: int, **options: Any) -> dict[str, Any]:
         "nthreads": threads,
         "dashboard": False,
         "dashboard_address": "127.0.0.1:0",
-        "memory_limit": 0,  # the run bounds its own memory; Dask would pause workers by guess
+        "memory_limit": 0,  # the run limits its memory itself; the limit of Dask would pause workers needlessly
         "silence_logs": logging.CRITICAL,
     }
     return {"cls": kind, "options": {**own, **options}}
@@ -110,23 +113,25 @@ def _slurm(workers: int, jobqueue: Mapping[str, Any]) -> Any:
         from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
         raise SettingsError(
-            "scheduler slurm: needs the package dask-jobqueue. Install it with: pip install 'slidepipe[slurm]'"
+            "scheduler slurm: it needs the package dask-jobqueue. Install it with: pip install 'slidepipe[slurm]'"
         ) from error
     if shutil.which("sbatch") is None:
-        raise SettingsError("scheduler slurm: there is no 'sbatch' here. Start the run where jobs can be submitted")
-    # Told here, since a cluster that was made by halves complains on its own when it is cleared away.
+        raise SettingsError("scheduler slurm: no command 'sbatch' here. Start the run where jobs can be submitted")
+    # The settings are checked first, because a cluster that is created only in part prints errors of its own when deleted.
     takers = (JobQueueCluster.__init__, Job.__init__, SLURMJob.__init__)
     known = {name for taker in takers for name in inspect.signature(taker).parameters} - {"self", "kwargs"}
     wrong = sorted(set(jobqueue) - known)
     missing = [name for name in ("cores", "memory") if name not in jobqueue]
     if wrong or missing:
-        problem = f"'{wrong[0]}' is unknown" if wrong else f"there is no {missing[0]}"
-        raise SettingsError(f"setting 'run.jobqueue': {problem}. It takes what dask-jobqueue's SLURMCluster takes")
+        problem = f"'{wrong[0]}' is unknown" if wrong else f"'{missing[0]}' is missing"
+        raise SettingsError(f"setting 'run.jobqueue': {problem}. Use the parameters of dask-jobqueue's SLURMCluster")
     try:
         cluster: Any = SLURMCluster(**jobqueue)
         cluster.scale(jobs=workers)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"setting 'run.jobqueue' does not suit dask-jobqueue's SLURMCluster: {error}") from error
+        raise SettingsError(
+            f"setting 'run.jobqueue': SLURMCluster rejects it ({error}). Correct the parameter"
+        ) from error
     return cluster
 
 
@@ -134,13 +139,13 @@ def _join(scheduler: str) -> distributed.Client:
     address = {"scheduler_file": scheduler} if Path(scheduler).suffix == ".json" else {"address": scheduler}
     if "scheduler_file" in address and not Path(scheduler).exists():
         raise SettingsError(
-            f"scheduler {scheduler}: no such file. Start one with: dask scheduler --scheduler-file {scheduler}"
+            f"scheduler {scheduler}: no such file. Start a scheduler with: dask scheduler --scheduler-file {scheduler}"
         )
     try:
         return distributed.Client(**address, timeout="10s")
     except (OSError, ValueError, TimeoutError) as error:
         raise SettingsError(
-            f"scheduler {scheduler}: cannot be reached ({error}). Is 'dask scheduler' running there?"
+            f"scheduler {scheduler}: cannot be reached ({error}). Check that 'dask scheduler' is running there"
         ) from error
 
 
@@ -151,16 +156,16 @@ def _visible_gpu(gpu: int) -> str:
 
 
 @contextlib.contextmanager
-def _interrupts_for_the_run_alone() -> Iterator[None]:
-    """Ctrl-C, which a terminal sends to all processes, is for the run to hear: it ends the others.
+def _block_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in the threads and processes that start while the context is open, and in those that they start later.
 
-    Threads and processes started meanwhile, and those they start later in place of dead ones, block it. One that comes now is
-    heard when all have started.
+    A terminal sends Ctrl-C to all processes. Only the run itself must receive it, and then stops the others. A Ctrl-C that comes
+    while the context is open takes effect when it closes.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    # It would unblock the signal when it starts: it starts now.
+    # This process of the standard library unblocks the signal when it starts, so it has to start before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -27,7 +27,7 @@ def explain_disk_errors(out: Path) -> Iterator[None]:
             ) from error
         if error.filename is not None and Path(str(error.filename)).resolve().is_relative_to(out.resolve()):
             raise ResultsError(
-                f"{error.filename}: cannot be written ({error.strerror}). Fix the folder's permissions, or give another --out"
+                f"{error.filename}: cannot be written ({error.strerror}). Fix its permissions, or give another folder to --out"
             ) from error
         raise
 

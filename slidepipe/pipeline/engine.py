@@ -1,7 +1,7 @@
-"""The seam between the work and Dask: nothing of the work imports Dask, and nothing here knows what the work is.
+"""Running tasks on a Dask cluster. Only this module and `slidepipe.pipeline.cluster` import Dask.
 
-Work on a slide is a generator that yields batches of :class:`Task` and is sent their results; :meth:`Engine.drive` runs many
-such generators side by side on a Dask cluster, with a bounded number of tasks and slides in flight.
+The work on a slide is a generator that yields batches of `Task` and receives their results. `Engine.drive` runs many such
+generators at the same time, with a limited number of tasks and slides in progress.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from slidepipe.pipeline.cluster import GPU, connect
 
 logger = logging.getLogger(__name__)
 
-#: Tasks given to the cluster at a time, for each worker thread: enough that none waits for the parent, few enough to stop soon.
+#: Tasks submitted per worker thread: enough that no worker waits for this process, and few enough to stop soon.
 _TASKS_PER_THREAD = 3
-#: Slides under work at a time beyond one a thread, so that workers do not idle where one slide ends.
+#: Slides in progress beyond one per thread, so that no worker is idle when a slide ends.
 _SLIDES_AHEAD = 2
-#: How often a cluster that may grow is asked for its size.
+#: Seconds between two looks at the size of the cluster, which may grow or shrink.
 _SIZE_EVERY_S = 10.0
-#: How long a cluster may be without workers before the run gives up.
+#: Seconds that a cluster may be without workers before the run gives up.
 _ALONE_S = 600.0
-#: How often it is looked whether a task has ended; short beside any task.
+#: Seconds between two checks for finished tasks; much shorter than any task.
 _LOOK_EVERY_S = 0.01
 
 
@@ -53,18 +53,22 @@ class Task:
 
 
 Work = Generator[list[Task], list[Any], None]
-#: Hears of a task that succeeded: the task, its result, and the seconds it took in the worker.
-Heard = Callable[[Task, Any, float], None]
+#: Receives each task that succeeded: the task, its result, and the seconds that it took in the worker.
+OnDone = Callable[[Task, Any, float], None]
 
 
 class Engine:
-    """A Dask cluster, see :func:`slidepipe.pipeline.cluster.connect`, that runs tasks.
+    """Runs tasks on a Dask cluster.
 
     Args:
-        scheduler: which cluster.
-        workers: how many processes or threads are started.
-        paths: folders here to the same folders as the workers see them; every path in a task's arguments is told so.
-        options: more for :func:`~slidepipe.pipeline.cluster.connect`.
+        scheduler: which cluster; see `slidepipe.pipeline.cluster.connect`.
+        workers: number of processes or threads to start; None for one per core.
+        paths: folders of this machine, and where the workers have the same folders. Paths in the arguments of tasks are
+            replaced accordingly.
+        options: further arguments of `slidepipe.pipeline.cluster.connect`.
+
+    Raises:
+        SettingsError: the cluster cannot be used, or it has no workers.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Engine:
         if self._threads == 0:
             self._stack.close()
             where = f"--scheduler-file {scheduler}" if scheduler.endswith(".json") else scheduler
-            raise SettingsError(f"scheduler {scheduler}: it has no workers. Start some with: dask worker {where}")
+            raise SettingsError(f"scheduler {scheduler}: it has no workers. Start a worker with: dask worker {where}")
 
     def __enter__(self) -> Self:
         return self
@@ -91,21 +95,21 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Let go of the cluster; one that was started here ends. Safe to call twice."""
+        """Disconnect from the cluster, and stop it if this engine started it. It can be called twice."""
         self._stack.close()
 
     @property
     def threads(self) -> int:
-        """Tasks that the cluster can do at once."""
+        """Number of tasks that the cluster can run at once."""
         return self._threads
 
     @property
     def dashboard(self) -> str | None:
-        """Address of Dask's dashboard, where one is shown."""
+        """Address of Dask's dashboard, or None if there is none."""
         return str(self._client.dashboard_link) if self._shown else None
 
     def map(self, tasks: Iterable[Task]) -> list[Any]:
-        """Run tasks side by side and return their results in order; the first error is raised."""
+        """Run tasks at the same time and return their results in order. The error of the earliest failed task is raised."""
         collected: list[Any] = []
 
         def steps() -> Work:
@@ -117,41 +121,57 @@ class Engine:
         return collected
 
     def everywhere(self, call: Callable[..., Any], *args: Any) -> dict[str, Any]:
-        """Call a function in every worker; its results by the worker's address."""
+        """Call a function in every worker.
+
+        Args:
+            call: the function.
+            args: its arguments; paths are replaced by the workers' own.
+
+        Returns:
+            the results by the worker's address.
+        """
         moved = [relocate(value, self._paths) for value in args]
         return dict(self._client.run(call, *moved))
 
     def drive(
-        self, works: Iterable[tuple[str, Work]], on_done: Heard | None = None
+        self, works: Iterable[tuple[str, Work]], on_done: OnDone | None = None
     ) -> Iterator[tuple[str, Exception | None]]:
-        """Run named generators to their ends; yields each name as it ends, with the error that ended it or None.
+        """Run named generators to their ends, and yield each name as it ends, with its error or None.
 
-        An error of a task is thrown into its generator, which may catch it: of several, that of the earliest task, whichever
-        worker was quickest. ``on_done`` hears of each task that succeeded.
+        An error of a task is thrown into its generator, which may catch it. If several tasks of a batch fail, it is the error
+        of the earliest one, whichever worker was faster, so that a run reports the same error every time.
+
+        Args:
+            works: names and generators; each generator is started when a worker is free.
+            on_done: receives each task that succeeded.
 
         Raises:
-            ClusterError: the cluster is gone.
+            ClusterError: the cluster is lost.
         """
         yield from _Drive(self, works, on_done).run()
 
     def submit(self, task: Task) -> Any:
-        """Give one task to the cluster; the future of (result, seconds)."""
+        """Submit one task to the cluster, and return the future of its result and its duration in seconds."""
         resource = {}
-        if self._lanes[True]:  # some workers hold a card: the others are for the rest
+        if self._lanes[True]:  # some workers have a GPU, and only those get the tasks that use one
             resource = {"resources": {GPU if task.gpu else CPU_ONLY: 1}} if task.gpu or self._has_cpu_lane else {}
         args = tuple(relocate(value, self._paths) for value in task.args)
         return self._client.submit(_timed, task.call, args, pure=False, **resource)
 
     def slots(self, gpu: bool) -> int:
-        """Tasks of a lane that may be in flight; a cluster that grows is noticed."""
+        """Return how many tasks of a lane may be submitted at once. It follows the size of the cluster.
+
+        Args:
+            gpu: the lane of the GPUs, or the common one.
+        """
         self.look_at_size()
         return max(1, self._lanes[gpu]) * _TASKS_PER_THREAD
 
     def look_at_size(self) -> None:
-        """Notice, now and then, that the cluster has grown or shrunk.
+        """Measure the size of the cluster, at most every ten seconds.
 
         Raises:
-            ClusterError: it has had no workers for minutes.
+            ClusterError: the cluster has had no workers for ten minutes.
         """
         if monotonic() - self._measured < _SIZE_EVERY_S:
             return
@@ -160,15 +180,15 @@ class Engine:
             self._alone_since = math.inf
         elif self._alone_since == math.inf:
             self._alone_since = monotonic()
-            logger.warning("scheduler %s has no workers left: waiting for some", self._scheduler)
+            logger.warning("scheduler %s has no workers left; waiting for new ones", self._scheduler)
         elif monotonic() - self._alone_since > _ALONE_S:
             raise ClusterError(
-                f"scheduler {self._scheduler} has had no workers for {_ALONE_S / 60:.0f} minutes. Start some and give the same "
-                "command again: what is finished is kept"
+                f"scheduler {self._scheduler} has had no workers for {_ALONE_S / 60:.0f} minutes. Start a worker and run the "
+                "same command again: finished work is kept"
             )
 
     def lane(self, task: Task) -> bool:
-        """Which queue a task waits in: the queue for GPUs (True), if there are any, or the common one (False)."""
+        """Return the lane of a task: that of the GPUs (True) if there are any, or the common one (False)."""
         return task.gpu and self._lanes[True] > 0
 
     def _measure(self) -> None:
@@ -187,7 +207,15 @@ def _timed(call: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]
 
 @dataclass
 class _Running:
-    """A generator under way. ``failed``: place and error of the earliest task of its batch that is known to have failed."""
+    """A generator in progress.
+
+    Attributes:
+        name: its name.
+        steps: the generator.
+        results: the results of its batch so far.
+        missing: number of results still missing.
+        failed: index and error of the earliest task of the batch that has failed so far, or None.
+    """
 
     name: str
     steps: Work
@@ -198,19 +226,22 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Entry:
+    """A task of a generator's batch, with its index in the batch."""
+
     work: _Running
     index: int
     task: Task
 
 
 class _Drive:
-    """One call of :meth:`Engine.drive`."""
+    """One call of `Engine.drive`."""
 
-    def __init__(self, engine: Engine, works: Iterable[tuple[str, Work]], on_done: Heard | None) -> None:
+    def __init__(self, engine: Engine, works: Iterable[tuple[str, Work]], on_done: OnDone | None) -> None:
         self._engine, self._waiting, self._on_done = engine, iter(works), on_done
         self._queues: dict[bool, deque[_Entry]] = {False: deque(), True: deque()}
         self._flying: dict[Any, _Entry] = {}
-        # Tasks on a worker when it died for the last time allowed. One of them killed it; each is tried with nothing beside it.
+        # Dask cannot tell which task killed a worker, so every task that was on it is a candidate. Each of them is run again
+        # with nothing else on the cluster.
         self._suspects: deque[_Entry] = deque()
         self._tried_alone: Any = None
         self._running = 0
@@ -274,10 +305,10 @@ class _Drive:
             if not alone:
                 self._suspects.append(entry)
                 return
-            self._fail(entry, WorkerDiedError("the worker process died each time it worked on this (out of memory?)"))
+            self._fail(entry, WorkerDiedError("the worker process died each time it ran this task (out of memory?)"))
         except distributed.client.FutureCancelledError as error:
             raise ClusterError(
-                "the connection to the Dask scheduler is lost. Start it again and give the same command: what is finished is kept"
+                "the connection to the Dask scheduler is lost. Start it again and run the same command: finished work is kept"
             ) from error
         except Exception as error:
             self._fail(entry, error)
@@ -293,7 +324,7 @@ class _Drive:
         work = entry.work
         if work.failed is None or entry.index < work.failed[0]:
             work.failed = entry.index, error
-        # The rest of a failed batch is of no use, but an earlier task may still fail, and then it is that error which counts.
+        # Later tasks of a failed batch are not needed. Earlier ones are: if one of them fails too, its error is reported.
         last = work.failed[0]
         for queue in (*self._queues.values(), self._suspects):
             kept = [other for other in queue if other.work is not work or other.index < last]

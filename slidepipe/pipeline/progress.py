@@ -1,4 +1,4 @@
-"""How far a run is: work planned and done by stage, rates and time left, told to a terminal, to a log and to the status file."""
+"""The progress of a run: work planned and done per stage, rates and the time left, for a terminal, a log and the status file."""
 
 import contextlib
 import logging
@@ -23,7 +23,13 @@ _STAGES = {stage.name: stage for stage in STAGES}
 
 @dataclass
 class StageWork:
-    """Units of one stage: known of, done, and the seconds that workers spent on the done ones."""
+    """The work of one stage.
+
+    Attributes:
+        planned: units known so far.
+        done: units done.
+        worker_s: seconds that workers spent on the units done.
+    """
 
     planned: int = 0
     done: int = 0
@@ -32,9 +38,16 @@ class StageWork:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run starts from: slides of the well, how many of them have no work ahead, and the detection ahead.
+    """The work that a run starts with.
 
-    ``failed``: slide_id and reason of those that could not be opened, which ``finished`` counts too.
+    Attributes:
+        slides: number of slides of the well.
+        finished: number of slides without work to do, including those in `failed`.
+        blocks: number of blocks to detect in.
+        megapixels: size of the slides to detect in, level-0 megapixels.
+        threads: number of tasks that the workers run at once.
+        dashboard: address of Dask's dashboard, or None.
+        failed: reason for each slide that could not be opened, by slide id.
     """
 
     slides: int
@@ -47,11 +60,11 @@ class RunPlan:
 
 
 class Progress:
-    """Counts the work of a run and tells of it.
+    """Counts the work of a run and reports it: bars, log lines and the status file.
 
     Args:
-        bars: show bars on stderr; None does so on a terminal.
-        status: a file that ``slidepipe status`` reads from elsewhere.
+        bars: show progress bars on stderr; None shows them on a terminal only.
+        status: the file that `slidepipe status` reads, or None.
     """
 
     def __init__(self, bars: bool | None = False, status: StatusFile | None = None) -> None:
@@ -71,16 +84,20 @@ class Progress:
 
     @contextlib.contextmanager
     def of(self, plan: RunPlan) -> Iterator[None]:
-        """Tell of the run while it is under way."""
+        """Report the run while the context is open.
+
+        Args:
+            plan: the work that the run starts with.
+        """
         self._begin(plan)
         todo = plan.slides - plan.finished
-        told: dict[str, Any] = {"slides": plan.slides, "finished": self._before, "megapixels": round(plan.megapixels)}
+        facts: dict[str, Any] = {"slides": plan.slides, "finished": self._before, "megapixels": round(plan.megapixels)}
         if plan.dashboard:
-            told["dashboard"] = plan.dashboard
+            facts["dashboard"] = plan.dashboard
         where = f"; Dask dashboard: {plan.dashboard}" if plan.dashboard else ""
         logger.info(
             "%d of %d slides to do, %.1f gigapixels%s", todo, plan.slides, plan.megapixels / 1000, where,
-            extra={"event": "started", "facts": told},
+            extra={"event": "started", "facts": facts},
         )  # fmt: skip
         self._bars = {
             name: tqdm(
@@ -99,7 +116,7 @@ class Progress:
         self._bars[DETECT.name].total = plan.blocks
         for slide_id, reason in plan.failed.items():
             self._slide_ended(slide_id, reason, {})
-        self._tell(now=True)
+        self._report(now=True)
         try:
             yield
         finally:
@@ -110,14 +127,25 @@ class Progress:
                 self._status.remove()
 
     def planned(self, stage: str, count: int) -> None:
-        """``count`` more units of a stage are known of."""
+        """Add units of a stage to the work planned.
+
+        Args:
+            stage: name of the stage.
+            count: number of units.
+        """
         self._stages[stage].planned += count
         if stage in self._bars:
             self._bars[stage].total = self._stages[stage].planned
             self._bars[stage].refresh()
 
     def task_done(self, task: Task, result: Any, seconds: float) -> None:
-        """Count a finished task: a block, or the objects of a part."""
+        """Count a finished task.
+
+        Args:
+            task: the task.
+            result: its result, from which its stage counts the units done.
+            seconds: how long it took in the worker.
+        """
         stage = task.counts_for
         if not stage:
             return
@@ -129,14 +157,20 @@ class Progress:
         work.worker_s += seconds
         if stage in self._bars:
             self._bars[stage].update(units)
-        self._tell()
+        self._report()
 
     def slide_done(self, slide_id: str, failure: str | None, facts: Mapping[str, Any]) -> None:
-        """Count a slide and say how it ended: a line each. ``facts``: objects, area_mm2, lost_mm2, seconds."""
+        """Count a slide that has ended, and log one line about it.
+
+        Args:
+            slide_id: the slide.
+            failure: why it failed, or None.
+            facts: objects, area_mm2, lost_mm2, lost_crops and seconds.
+        """
         self._slide_ended(slide_id, failure, facts)
         if "slides" in self._bars:
             self._bars["slides"].update(1)
-        self._tell(now=True)
+        self._report(now=True)
 
     def _slide_ended(self, slide_id: str, failure: str | None, facts: Mapping[str, Any]) -> None:
         self._ended += 1
@@ -153,22 +187,26 @@ class Progress:
             line += f", {lost:.2f} mm2 lost" if lost else ""
             line += f", {facts['lost_crops']} objects unreadable" if facts.get("lost_crops") else ""
             line += f" ({float(facts.get('seconds') or 0):.0f} s)"
-        told = {"slide_id": slide_id, "status": status, **facts, **({"reason": failure} if failure else {})}
-        logger.info("%s", line, extra={"event": "slide", "facts": told})
+        record = {"slide_id": slide_id, "status": status, **facts, **({"reason": failure} if failure else {})}
+        logger.info("%s", line, extra={"event": "slide", "facts": record})
 
     def retrying(self, count: int) -> None:
-        """``count`` slides that failed are tried once more. They are told of as failed until one of them passes."""
+        """Report that failed slides are tried once more. They are reported as failed until they succeed.
+
+        Args:
+            count: number of slides.
+        """
         self._ended -= count
         logger.info(
-            "%d failed, tried once more", count, extra={"event": "retry", "facts": {"slides": count}}
+            "%d slides failed; trying them once more", count, extra={"event": "retry", "facts": {"slides": count}}
         )  # fmt: skip
         if "slides" in self._bars:
             self._bars["slides"].update(-count)
 
     def seconds_left(self) -> float | None:
-        """The time that the rest of the run will take, from what each stage has cost a unit so far; None while unknown.
+        """Return the estimated time left in seconds, from the time per unit so far; None while it is unknown.
 
-        Objects of blocks still to come are expected to lie as densely as those found so far.
+        The blocks still to come are expected to hold as many objects each as those done.
         """
         detect = self._stages[DETECT.name]
         if detect.planned and not detect.done:
@@ -184,7 +222,7 @@ class Progress:
                 left += (expected - work.done) * work.worker_s / work.done
         return left / max(1, self._plan.threads)
 
-    def _tell(self, now: bool = False) -> None:
+    def _report(self, now: bool = False) -> None:
         if self._status is None and not self._shown:
             return
         left = self.seconds_left()

@@ -1,4 +1,4 @@
-"""``slidepipe status``: how a run fares, seen from another terminal, and how an ended one ended."""
+"""The status of a run as another terminal sees it (`slidepipe status`): its progress, or its outcome."""
 
 import contextlib
 import json
@@ -13,27 +13,38 @@ import psutil
 from slidepipe.errors import ResultsError
 from slidepipe.store.files import read_json, write_text
 from slidepipe.store.lock import read_holder
-from slidepipe.store.manifest import MANIFEST, read_manifest
+from slidepipe.store.manifest import read_manifest
 from slidepipe.store.slide_store import SlideStore
 
 _FILE = ".status.json"
-#: The file is written at most this often, and a run on another machine that has not written for long is taken for dead.
-_EVERY_S, _SILENT_S = 1.0, 120.0
-#: News older than this is said to be.
-_NEWS_S = 10.0
-#: A process that began this much later than the run took its folder is another one, which got the same number.
+#: The file is written at most this often.
+_EVERY_S = 1.0
+#: A run on another machine that has not written for this long counts as dead.
+_SILENT_S = 120.0
+#: The output says how old its numbers are if they are older than this.
+_STALE_S = 10.0
+#: A process that started this much later than the run locked its folder is another process with the same number.
 _CLOCK_S = 1.0
 
 
 class StatusFile:
-    """The status of a run under way, in its RESULTS folder. It goes when the run ends; a killed run leaves it behind."""
+    """The status file of a run in progress, in its RESULTS folder. It is deleted when the run ends; a killed run leaves it.
+
+    Args:
+        results: the RESULTS folder.
+    """
 
     def __init__(self, results: Path) -> None:
         self._path = results / _FILE
         self._written = 0.0
 
     def write(self, status: Mapping[str, Any], now: bool = False) -> None:
-        """Write the status, if it is time or ``now``. A disk that takes no more is the run's own to notice."""
+        """Write the status, at most once per second. Errors of the disk are ignored here: the run itself reports them.
+
+        Args:
+            status: what to write.
+            now: write even if the last time was less than a second ago.
+        """
         if not now and time.monotonic() - self._written < _EVERY_S:
             return
         self._written = time.monotonic()
@@ -41,37 +52,40 @@ class StatusFile:
             write_text(self._path, json.dumps({"updated": time.time(), **status}))
 
     def remove(self) -> None:
-        """The run has ended."""
+        """Delete the file, because the run has ended."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
 
 def read_status(results: Path) -> dict[str, Any]:
-    """How the run of a RESULTS folder fares.
+    """Return the status of the run of a RESULTS folder.
+
+    Args:
+        results: the RESULTS folder.
 
     Returns:
-        ``state``: ``running``, ``preparing`` (no slide is under work yet, or the tables are being written), ``cut short`` or
-        ``finished``; while it runs what :class:`~slidepipe.pipeline.progress.Progress` wrote
-        ``age_s`` seconds ago, with ``elapsed_s`` and
-        ``left_s`` as of now; afterwards ``slides``, ``failed`` and ``partial``, ids of slides. Where a run was cut short that
-        had made slides anew, ``changed`` are their ids, and ``written`` is when the tables were, which are of before.
+        a record with `state`: "running", "preparing" (planning, or writing the tables), "interrupted" or "finished".
+        While running it holds what `slidepipe.pipeline.progress.Progress` wrote `age_s` seconds ago, with `elapsed_s` and
+        `left_s` brought up to now. When finished it holds `slides`, `failed` and `partial` (ids of slides). If a later run was
+        interrupted after it changed the stored results, it holds `changed` (ids of slides) and `written`, the time when the
+        tables, which are older, were written.
 
     Raises:
-        ResultsError: no run has been here.
+        ResultsError: no run has used this folder.
     """
     if not results.is_dir():
-        raise ResultsError(f"{results}: no such folder. Give the folder that a run was given with --out")
+        raise ResultsError(f"{results}: no such folder. Give the folder that a run got as --out")
     holder, status, manifest = read_holder(results), read_json(results / _FILE), read_manifest(results)
     if not (holder or status or manifest or (results / "slides").is_dir()):
-        raise ResultsError(f"{results}: no run has been here. Give the folder that a run was given with --out")
+        raise ResultsError(f"{results}: no run has used this folder. Give the folder that a run got as --out")
     if holder and _is_alive(holder, status):
         return {**_as_of_now(status), **holder, "state": "running" if status else "preparing"}
     if holder or status or not manifest or manifest.get("tables") is None:
-        return {**status, "state": "cut short"}
+        return {**status, "state": "interrupted"}
     entries = manifest["slides"]
     changed = [entry["slide_id"] for entry in entries if _is_changed(results, entry)]
     if changed:
-        return {"state": "cut short", "changed": changed, "written": manifest["written"]}
+        return {"state": "interrupted", "changed": changed, "written": manifest["written"]}
     return {
         "state": "finished",
         "written": manifest["written"],
@@ -82,8 +96,13 @@ def read_status(results: Path) -> dict[str, Any]:
     }
 
 
-def tell_status(results: Path, status: Mapping[str, Any]) -> str:
-    """The lines that ``slidepipe status`` prints."""
+def format_status(results: Path, status: Mapping[str, Any]) -> str:
+    """Return the lines that `slidepipe status` prints.
+
+    Args:
+        results: the RESULTS folder.
+        status: its status, from `read_status`.
+    """
     state = status["state"]
     if state == "finished":
         lines = [
@@ -92,30 +111,30 @@ def tell_status(results: Path, status: Mapping[str, Any]) -> str:
         ]
         lines += [f"{word}: {', '.join(status[word])}" for word in ("failed", "partial") if status[word]]
         if len(lines) > 1:
-            lines.append(f"reasons in {results / 'failures.csv'}; mend them and give the same run command again")
+            lines.append(f"The reasons are in {results / 'failures.csv'}. Fix them and run the same command again")
         return "\n".join(lines)
-    if state == "cut short" and status.get("changed"):
+    if state == "interrupted" and status.get("changed"):
         return (
-            f"cut short: settings changed since the tables were written ({status['written']}), or slides were tried again, and "
-            f"that run did not end ({len(status['changed'])} slides are not as in the tables): give the run command again"
+            f"interrupted: a later run changed the stored results of {len(status['changed'])} slides after the tables were "
+            f"written ({status['written']}), and did not finish. Run the command again"
         )
-    if state == "cut short":
+    if state == "interrupted":
         done = f" with {status['finished']} of {status['slides']} slides finished" if "slides" in status else ""
-        return f"cut short{done}: give the same run command again to go on (settings in {MANIFEST} once it has ended)"
+        return f"interrupted{done}. Run the same command again to resume"
     who = f"process {status['pid']} on {status['host']}"
     if state == "preparing":
         return f"running ({who}): planning, or writing tables and report"
-    left = "time left not known" if status["left_s"] is None else f"about {format_seconds(status['left_s'])} left"
+    left = "time left unknown" if status["left_s"] is None else f"about {format_seconds(status['left_s'])} left"
     lines = [
         f"running ({who}): {status['finished']} of {status['slides']} slides finished, {len(status['failed'])} failed; "
         f"{format_seconds(status['elapsed_s'])} so far, {left}"
     ]
     for stage, work in status["stages"].items():
         rate = work["done"] / max(status["elapsed_s"] - status["age_s"], 1e-3)
-        lines.append(f"{stage:7}{work['done']} of {work['planned']} {work['unit']}s known, {rate:.1f} a second")
-    lines.append(f"{status['megapixels_per_s']:.1f} megapixels a second")
-    if status["age_s"] > _NEWS_S:
-        lines.append(f"(no task has ended for {format_seconds(status['age_s'])}: these numbers are that old)")
+        lines.append(f"{stage:7}{work['done']} of {work['planned']} {work['unit']}s, {rate:.1f} per second")
+    lines.append(f"{status['megapixels_per_s']:.1f} megapixels per second")
+    if status["age_s"] > _STALE_S:
+        lines.append(f"(no task has finished for {format_seconds(status['age_s'])}, so these numbers are that old)")
     if status.get("dashboard"):
         lines.append(f"Dask dashboard: {status['dashboard']}")
     return "\n".join(lines)
@@ -131,15 +150,15 @@ def _is_alive(holder: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
         return process.create_time() <= float(holder.get("since", time.time())) + _CLOCK_S
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # it is there, and another user's
+    except psutil.AccessDenied:  # it exists and belongs to another user
         return True
 
 
 def _as_of_now(status: dict[str, Any]) -> dict[str, Any]:
-    """A status with the time since it was written counted in. Time left that has run out says nothing any more: None."""
+    """Return the status with the time since it was written added. Once the estimated time left has passed, it is None."""
     if not {"updated", "elapsed_s"} <= set(status):
         return status
-    age_s = max(0.0, time.time() - float(status["updated"]))  # another machine's clock may be ahead
+    age_s = max(0.0, time.time() - float(status["updated"]))  # the clock of another machine may be ahead
     left_s = status.get("left_s")
     return {
         **status,
@@ -150,7 +169,7 @@ def _as_of_now(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_changed(results: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether the store holds something else of a slide than the tables were made from. Of one that failed they hold nothing."""
+    """Return whether the stored results of a slide differ from those that the tables were made from."""
     wanted, store = entry.get("fingerprints") or {}, SlideStore.in_results(results, entry["slide_id"])
     return any(not store.is_done(stage, fingerprint) for stage, fingerprint in wanted.items())
 

@@ -1,4 +1,4 @@
-"""Many wells: each a run of its own with a RESULTS folder of its own, and one table of how all of them ended."""
+"""A survey of many wells: one run and one RESULTS folder per well, and one table of the outcomes."""
 
 import csv
 import io
@@ -25,7 +25,15 @@ _COLUMNS = ("well", "results", "status", "slides", "failed", "partial", "objects
 
 @dataclass(frozen=True)
 class WellOutcome:
-    """How the run of one well ended: a summary, or what was wrong. ``refused``: that was its input or the settings."""
+    """The outcome of the run of one well.
+
+    Attributes:
+        source: the well.
+        out: its RESULTS folder.
+        summary: the summary of the run, or None if it ended with an error.
+        error: the error message; empty if there was none.
+        refused: whether the error was in the input or the settings.
+    """
 
     source: Path
     out: Path
@@ -35,52 +43,53 @@ class WellOutcome:
 
     @property
     def status(self) -> str:
-        """``ok``, ``incomplete`` (some slides failed or are partial), ``refused`` (bad input) or ``error`` (anything else)."""
+        """ "ok", "incomplete" (some slides failed or are partial), "refused" (bad input or settings) or "error" (any other)."""
         if self.summary is None:
             return "refused" if self.refused else "error"
         return "incomplete" if self.summary.exit_status else "ok"
 
 
 def find_wells(source: Path, out: Path | None = None) -> list[Path]:
-    """The wells below a folder (its own folders, those with a dot left out), or those that a list file names, a path a line.
+    """Return the wells of a survey.
 
     Args:
-        source: the folder, or the list.
-        out: a folder of results, which is no well wherever it lies.
+        source: a folder, whose folders are the wells (except those whose names start with a dot), or a list file with one path
+            per line.
+        out: the folder of the results, which is never a well.
 
     Raises:
-        WellError: there are none, they cannot be listed, or two would get the same RESULTS folder.
+        WellError: there are no wells, they cannot be listed, or two of them would get the same RESULTS folder.
     """
     try:
         if source.is_dir():
             wells = sorted(entry for entry in source.iterdir() if _is_well(entry, out))
             if not wells:
-                raise WellError(f"{source}: no folders in it. --each takes a folder that holds a folder for each well")
+                raise WellError(f"{source}: it holds no folders. Give --each a folder that holds one folder per well")
         elif source.is_file():
             wells = _read_list(source)
         else:
-            raise WellError(f"{source}: no such file or folder. --each takes a folder of wells, or a list of them")
+            raise WellError(f"{source}: no such file or folder. Give --each a folder of wells, or a list file")
         named: dict[str, Path] = {}
         for well in wells:
             other = named.setdefault(_results_name(well), well)
             if other != well:
-                raise WellError(f"{other} and {well}: both would write to the same folder of results. Rename one")
+                raise WellError(f"{other} and {well}: both would write to the same RESULTS folder. Rename one of them")
     except OSError as error:
         raise WellError(
-            f"{error.filename or source}: cannot be read ({error.strerror or error}). Mend its permissions, or the disk"
+            f"{error.filename or source}: cannot be read ({error.strerror or error}). Fix its permissions or the disk"
         ) from error
     return list(dict.fromkeys(wells))
 
 
 def _is_well(entry: Path, out: Path | None) -> bool:
-    """Whether a folder of a survey is a well. A MIRAX slide's data is none, and neither is a folder of results."""
+    """Return whether a folder of a survey is a well. The data folder of a MIRAX slide is not, nor is a RESULTS folder."""
     if not entry.is_dir() or entry.name.startswith(".") or entry.with_name(entry.name + ".mrxs").exists():
         return False
     if out is not None and entry.resolve() == out.resolve():
         return False
     try:
         return not any((entry / name).exists() for name in (MANIFEST, SUMMARY))
-    except PermissionError:  # it gets a row that says so, and the others are run
+    except PermissionError:  # its row in the table gives this error, and the other wells are run
         return True
 
 
@@ -88,10 +97,10 @@ def _read_list(source: Path) -> list[Path]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise WellError(f"{source}: cannot be read as a list of wells ({error}). Write one path a line") from error
+        raise WellError(f"{source}: cannot be read as a list of wells ({error}). Write one path per line") from error
     wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not wanted:
-        raise WellError(f"{source}: no wells in this list. Write one path a line")
+        raise WellError(f"{source}: no wells in this list. Write one path per line")
     return [absolute(source.parent / line) for line in wanted]
 
 
@@ -100,25 +109,25 @@ def _results_name(well: Path) -> str:
 
 
 def run_wells(source: Path, out: Path, config: Config, progress: Callable[[StatusFile], Progress]) -> list[WellOutcome]:
-    """Count the fossils of each well, see :func:`~slidepipe.pipeline.flow.run_well`, and write ``wells.csv``.
+    """Count the fossils of each well (`slidepipe.pipeline.flow.run_well`) and write `wells.csv`.
 
-    A well that cannot be run, whatever the reason, does not keep the others from being run (unless ``run.on_error`` is
-    ``stop``). Rows of wells that an earlier run was given stay in ``wells.csv`` until the well is reached again.
+    An error in one well does not stop the others, unless the setting `run.on_error` is "stop". Rows of earlier runs stay in
+    `wells.csv` until their well is run again.
 
     Args:
-        source: see :func:`find_wells`.
-        out: holds a RESULTS folder for each well, named after it.
-        config: the settings of all.
-        progress: makes what hears of one well's work.
+        source: a folder of wells or a list file, as in `find_wells`.
+        out: the folder for the results, with one RESULTS folder per well, named after it.
+        config: the settings of all runs.
+        progress: returns the progress report of one well, given its status file.
 
     Raises:
-        WellError: see :func:`find_wells`.
-        ResultsError: ``wells.csv`` cannot be written.
+        WellError: as `find_wells`.
+        ResultsError: `wells.csv` cannot be written.
     """
     outcomes: list[WellOutcome] = []
     wells = find_wells(source, out)
     rows = _read_summary(out / SUMMARY)
-    _write_summary(out, rows)  # before the night rather than after it
+    _write_summary(out, rows)  # an error comes now and not after hours of work
     unwritten: ResultsError | None = None
     for number, well in enumerate(wells, start=1):
         results = out / _results_name(well)
@@ -135,18 +144,18 @@ def run_wells(source: Path, out: Path, config: Config, progress: Callable[[Statu
         except Exception as error:
             if config.run.on_error == "stop":
                 raise
-            # Something is wrong with slidepipe, a plugin or the machine; the other wells may still come out well.
+            # This is an error of slidepipe, a plugin or the machine. The other wells may still succeed.
             outcome = WellOutcome(well, results, None, " ".join(f"{type(error).__name__}: {error}".split()))
             logger.error("%s: %s", well, outcome.error, extra={"event": "error", "facts": {"well": str(well)}})
-            logging.getLogger(__name__).debug("%s", well, exc_info=error)  # heard with --debug alone
+            logging.getLogger(__name__).debug("%s", well, exc_info=error)  # shown with --debug only
         outcomes.append(outcome)
         rows[results.name] = _row(outcome)
-        # After each: whoever looks in the morning finds what the night has done.
+        # The table is written after each well, so that it can be read while the survey runs.
         try:
             _write_summary(out, rows)
             unwritten = None
         except ResultsError as error:
-            unwritten = error  # it may be open in a spreadsheet now, and not at the next well
+            unwritten = error  # it may be open in a spreadsheet only now; it is tried again after the next well
             logger.warning("%s", error)
     if unwritten is not None:
         raise unwritten
@@ -169,17 +178,19 @@ def _row(outcome: WellOutcome) -> dict[str, str]:
 
 
 def _read_summary(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of earlier runs, by the name of the well's RESULTS folder, which stays when survey and results are moved."""
+    """Return the rows of earlier runs by the name of the RESULTS folder, which stays the same if the folders are moved."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = csv.DictReader(file)
             rows, columns = list(table), table.fieldnames or ()
-    except (FileNotFoundError, NotADirectoryError):  # the latter is for the writing to tell of
+    except (FileNotFoundError, NotADirectoryError):  # the second is reported when the table is written
         return {}
     except (OSError, ValueError, csv.Error) as error:
-        raise ResultsError(f"{path}: cannot be read ({error}). Remove it, or give another --out") from error
+        raise ResultsError(f"{path}: cannot be read ({error}). Delete it, or give another folder to --out") from error
     if not set(_COLUMNS) <= set(columns):
-        raise ResultsError(f"{path}: not a table of wells that slidepipe wrote. Remove it, or give another --out")
+        raise ResultsError(
+            f"{path}: not a table of wells written by slidepipe. Delete it, or give another folder to --out"
+        )
     return {Path(row["results"]).name: {name: row[name] or "" for name in _COLUMNS} for row in rows if row["results"]}
 
 
@@ -193,5 +204,5 @@ def _write_summary(out: Path, rows: Mapping[str, Mapping[str, str]]) -> None:
         write_text(out / SUMMARY, text.getvalue())
     except OSError as error:
         raise ResultsError(
-            f"{out / SUMMARY}: cannot be written ({error.strerror or error}). Mend the folder, or give another --out"
+            f"{out / SUMMARY}: cannot be written ({error.strerror or error}). Fix its permissions, or give another --out"
         ) from error

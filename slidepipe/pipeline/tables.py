@@ -1,4 +1,4 @@
-"""The tables of a run: ``objects.parquet`` and, counted from it, the CSV files."""
+"""The tables of a run: `objects.parquet`, and the CSV files that are counted from it."""
 
 import csv
 import functools
@@ -23,6 +23,7 @@ from slidepipe.store.files import write_text
 from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
+#: The tables of a finished run.
 TABLES = (
     OBJECTS_FILE,
     "counts.csv",
@@ -45,15 +46,21 @@ def write_tables(
     counting: CountingConfig,
     slide_shift: bool,
 ) -> list[SlideCount]:
-    """Classify and count every slide, and write :data:`TABLES`.
+    """Classify and count every slide, and write each of `TABLES` once.
+
+    The objects are classified and written slide by slide, so those of a well are never all in memory with their neighbours.
 
     Args:
         out: the RESULTS folder.
-        states: all slides of the well; those without a failure have all stages published.
-        find_heads: gives the fitted head of each slide; asked where there are objects.
-        genera: the columns of the count tables.
-        counting: how the tables are made.
-        slide_shift: whether the mean shift of a slide is subtracted first (:mod:`slidepipe.classification.slide_shift`).
+        states: all slides of the well. All stages of the slides without a failure are stored.
+        find_heads: returns the fitted heads; called only if there are objects.
+        genera: the genera, which are columns of the count tables.
+        counting: the settings of counting.
+        slide_shift: whether the mean shift of a slide is subtracted before classification
+            (`slidepipe.classification.slide_shift`).
+
+    Returns:
+        the counts of each slide.
     """
     spike_genus = counting.spike_genus
     counts = [SlideCount(state.slide, "failed", 0.0) for state in states if state.failure]
@@ -98,7 +105,15 @@ def write_tables(
 
 
 def find_lost(store: SlideStore, slide_id: str) -> list[tuple[str, str, str]]:
-    """What could not be read of a slide whose stages are published: (stage, region or object, reason)."""
+    """Return what could not be read of a slide.
+
+    Args:
+        store: the slide's store, with all stages.
+        slide_id: the slide.
+
+    Returns:
+        triples of the stage's name, the region or object, and the reason.
+    """
     boxes, crops = (store.attributes(stage) for stage in ("boxes", "crops"))
     return [
         *(("detect", str(lost.box), lost.reason) for lost in map(LostRegion.from_stored, boxes.get("lost", []))),

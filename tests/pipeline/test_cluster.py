@@ -1,4 +1,4 @@
-"""Whoever does the work, the tables are the same byte for byte: one process, local workers, or a cluster started by hand."""
+"""One process, local workers and a cluster started by hand give byte-identical tables."""
 
 import os
 from dataclasses import replace
@@ -20,14 +20,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_plugi
         f"plugins: [{test_plugins}]\n"
         "backbone: {name: mean-colour, orientations: 1}\n"
         "head: {alpha: 0.05, settings: {metric: euclidean}}\n"
-        "detector: {block_px: 256}\n"  # several tasks a slide
+        "detector: {block_px: 256}\n"  # several tasks per slide
     )
     return runs.RunPlan(colour_well / "well", ("--config", str(settings)), folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def alone(plan: runs.RunPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The tables of one process."""
+    """Return the tables of a run in one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     config = load_config(Path(plan.options[1]), {"run.scheduler": "threads", "run.workers": 1})
     assert run_well(plan.well, out, config).exit_status == 0
@@ -35,26 +35,26 @@ def alone(plan: runs.RunPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_worker_processes_of_this_machine(
-    plan: runs.RunPlan, alone: dict[str, bytes], tmp_path: Path, workers: int
-) -> None:
+def test_local_worker_processes(plan: runs.RunPlan, alone: dict[str, bytes], tmp_path: Path, workers: int) -> None:
+    """Worker processes of this machine give the tables of one process."""
     config = load_config(Path(plan.options[1]), {"run.scheduler": "local", "run.workers": workers})
     assert run_well(plan.well, tmp_path / "out", config).exit_status == 0
     assert runs.differing(runs.tables_of(tmp_path / "out"), alone) == []
 
 
-def test_a_scheduler_and_workers_started_elsewhere(
+def test_existing_cluster(
     plan: runs.RunPlan, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A scheduler and workers started separately give the tables of one process, for two runs after each other."""
     (tmp_path / "cluster").mkdir()
     with runs.separate_cluster(plan, tmp_path / "cluster", [((), "127.0.0.1")] * 3) as address:
-        # The well and RESULTS are named from the run's own folder, which is not the workers'.
+        # The paths are relative to the folder of the run, and the workers run in another folder.
         monkeypatch.chdir(tmp_path)
         config = load_config(Path(plan.options[1]), {"run.scheduler": address})
         assert run_well(Path(os.path.relpath(plan.well)), Path("here"), config).exit_status == 0
-        # Another client's run on the same workers, which have kept slides, detector and backbone of the first.
+        # A second run on the same workers, which still keep slides, detector and backbone of the first.
         by_command = replace(plan, options=(*plan.options, "--scheduler", str(tmp_path / "cluster" / "scheduler.json")))
         ended = runs.finish(by_command, tmp_path / "out", tmp_path / "log")
-        assert ended.status == 0, ended.told
+        assert ended.status == 0, ended.output
     assert runs.differing(runs.tables_of(Path("here")), alone) == []
     assert runs.differing(runs.tables_of(tmp_path / "out"), alone) == []

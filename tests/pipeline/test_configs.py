@@ -1,4 +1,4 @@
-"""Every file in configs/ is run."""
+"""Every file in configs/ works in a run."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_config_runs(path: Path, tmp_path: Path, colour_well: Path) -> None:
+def test_config_file_runs(path: Path, tmp_path: Path, colour_well: Path) -> None:
+    """A run with the config file counts the one fossil of a drawn slide."""
     config = load_config(path, {"run.scheduler": "threads", "run.device": "cpu"})
     if config.reference is None or path.name != "demo.yaml":
         config = config.model_copy(update={"reference": colour_well / "reference"})

@@ -1,3 +1,5 @@
+"""The engine: order, errors, dead workers, GPUs, paths and the size of the cluster."""
+
 import os
 import subprocess
 import sys
@@ -30,7 +32,7 @@ def die_once(mark: str) -> str:
     path = Path(mark)
     if not path.exists():
         path.touch()
-        os._exit(9)  # as the kernel kills a worker
+        os._exit(9)  # as if the kernel killed the worker
     return "done"
 
 
@@ -40,12 +42,14 @@ def engine() -> Iterator[Engine]:
         yield started
 
 
-def test_map_keeps_the_order(engine: Engine) -> None:
+def test_map_keeps_order(engine: Engine) -> None:
+    """The results of `map` have the order of the tasks."""
     assert engine.map(Task(square, (number,)) for number in range(40)) == [number * number for number in range(40)]
     assert engine.map([]) == []
 
 
-def test_many_works_run_side_by_side_and_get_their_own_results(engine: Engine) -> None:
+def test_drive_many_generators(engine: Engine) -> None:
+    """Generators run at the same time, and each receives the results of its own tasks."""
     got: dict[str, list[int]] = {}
 
     def work(name: str, count: int) -> Work:
@@ -62,7 +66,9 @@ def test_many_works_run_side_by_side_and_get_their_own_results(engine: Engine) -
     assert len(done) == 2 * sum(range(9))
 
 
-def test_an_error_ends_its_own_work_only(engine: Engine) -> None:
+def test_error_ends_only_its_generator(engine: Engine) -> None:
+    """An error of a task ends its generator, unless that catches it, and no other generator."""
+
     def good() -> Work:
         yield [Task(square, (3,))]
 
@@ -84,7 +90,8 @@ def test_an_error_ends_its_own_work_only(engine: Engine) -> None:
         engine.map([Task(fail, (1,))])
 
 
-def test_processes_do_the_work_and_a_dead_one_is_made_up_for(tmp_path: Path) -> None:
+def test_local_processes_and_killed_worker(tmp_path: Path) -> None:
+    """Tasks run in worker processes, and a task whose worker dies once is run again."""
     with Engine("local", 2) as engine:
         workers = set(engine.map(Task(process_id, (0.2,)) for _ in range(8)))
         assert len(workers) == 2
@@ -93,7 +100,8 @@ def test_processes_do_the_work_and_a_dead_one_is_made_up_for(tmp_path: Path) -> 
         assert engine.map(marks) == ["done", 25]
 
 
-def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_scheduler(tmp_path: Path) -> None:
+    """A scheduler file or address that does not exist is an error that names it."""
     with pytest.raises(SettingsError, match=r"none.json: no such file"):
         Engine(str(tmp_path / "none.json"), None)
     with pytest.raises(SettingsError, match=r"tcp://127.0.0.1:1: cannot be reached"):
@@ -109,7 +117,9 @@ def fail_after(wait_s: float, number: int) -> int:
     raise RegionError(f"cannot read {number}")
 
 
-def test_a_task_that_kills_every_worker_is_found_and_its_neighbours_are_not_blamed() -> None:
+def test_task_that_kills_workers() -> None:
+    """A task that kills every worker fails, and the tasks that were on the same workers do not."""
+
     def work(call: Callable[[int], int], numbers: range) -> Work:
         assert (yield [Task(call, (number,)) for number in numbers]) == [number * number for number in numbers]
 
@@ -117,17 +127,20 @@ def test_a_task_that_kills_every_worker_is_found_and_its_neighbours_are_not_blam
         ended = dict(engine.drive([("deadly", work(die, range(1))), ("good", work(square, range(6)))]))
     assert ended["good"] is None
     assert isinstance(ended["deadly"], WorkerDiedError)
-    assert str(ended["deadly"]) == "the worker process died each time it worked on this (out of memory?)"
+    assert str(ended["deadly"]) == "the worker process died each time it ran this task (out of memory?)"
 
 
-def test_of_several_errors_the_earliest_task_s_is_told_whichever_worker_was_quicker(engine: Engine) -> None:
+def test_earliest_error_is_reported(engine: Engine) -> None:
+    """If several tasks of a batch fail, the error of the earliest task is reported, whichever worker was faster."""
+
     def work() -> Work:
         yield [Task(square, (1,)), Task(fail_after, (0.5, 2)), Task(fail_after, (0.0, 3)), Task(fail, (4,))]
 
     assert "cannot read 2" in str(dict(engine.drive([("work", work())]))["work"])
 
 
-def test_tasks_for_a_card_go_to_the_process_that_holds_it_and_the_others_past_it() -> None:
+def test_gpu_tasks_run_in_gpu_workers() -> None:
+    """Tasks for a GPU run in the workers that have one, and other tasks in the other workers."""
     with Engine("local", 1, gpus=(0, 1)) as engine:
         tasks = [Task(os.getenv, ("CUDA_VISIBLE_DEVICES", "none"), gpu=bool(number % 2)) for number in range(16)]
         seen = engine.map(tasks)
@@ -135,18 +148,20 @@ def test_tasks_for_a_card_go_to_the_process_that_holds_it_and_the_others_past_it
     assert set(seen[1::2]) <= {"0", "1"}
 
 
-def test_paths_are_told_as_the_workers_see_them(tmp_path: Path) -> None:
+def test_paths_are_relocated(tmp_path: Path) -> None:
+    """Paths in the arguments of tasks are replaced by those of the workers."""
     with Engine("threads", 1, {str(tmp_path): "/elsewhere"}) as engine:
         assert engine.map([Task(str, (tmp_path / "a",)), Task(str, (Path("/other"),))]) == ["/elsewhere/a", "/other"]
         assert list(engine.everywhere(str, tmp_path).values()) == ["/elsewhere"]
 
 
-def test_a_cluster_started_here_is_seen_by_this_machine_alone() -> None:
+def test_local_cluster_listens_on_loopback() -> None:
+    """Only this machine can reach a cluster that was started here."""
     with Engine("local", 1, dashboard=True) as engine, Engine("threads", 1) as quiet:
         address = engine.dashboard
         assert address is not None
         assert address.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(address, timeout=30) as page:  # noqa: S310  # the loopback
+        with urllib.request.urlopen(address, timeout=30) as page:  # noqa: S310  # the address is on the loopback
             assert page.status == 200
         assert quiet.dashboard is None
         own = psutil.Process()
@@ -157,7 +172,8 @@ def test_a_cluster_started_here_is_seen_by_this_machine_alone() -> None:
     assert listening == {"127.0.0.1"}
 
 
-def test_ctrl_c_while_the_cluster_starts_is_heard_and_workers_never_hear_it() -> None:
+def test_ctrl_c_while_cluster_starts() -> None:
+    """Ctrl-C during the start of the cluster stops the run, and workers, also restarted ones, never receive it."""
     code = (
         "import os, signal, threading\n"
         "from slidepipe.pipeline.engine import Engine, Task\n"
@@ -165,20 +181,21 @@ def test_ctrl_c_while_the_cluster_starts_is_heard_and_workers_never_hear_it() ->
         "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "    try:\n"
         "        Engine('local', 1)\n"
-        "        print('not heard')\n"
+        "        print('ignored')\n"
         "    except KeyboardInterrupt:\n"
-        "        print('heard')\n"
+        "        print('received')\n"
         "    with Engine('local', 1) as engine:\n"
         "        (pid,) = set(engine.map([Task(os.getpid, ())]))\n"
         "        os.kill(pid, signal.SIGKILL)\n"
         "        print(engine.map([Task(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))]))\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert told.stdout.splitlines()[0] == "heard", told.stderr
-    assert "SIGINT" in told.stdout.splitlines()[1]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.stdout.splitlines()[0] == "received", result.stderr
+    assert "SIGINT" in result.stdout.splitlines()[1]
 
 
-def test_a_cluster_without_workers_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with an error if the cluster has had no workers for some time."""
     monkeypatch.setattr("slidepipe.pipeline.engine._SIZE_EVERY_S", 0.1)
     monkeypatch.setattr("slidepipe.pipeline.engine._ALONE_S", 1.0)
     with Engine("local", 1) as engine:

@@ -1,3 +1,5 @@
+"""Whole runs of a small well: tables, traceability, what is used again, partial and failed slides, bad input."""
+
 import json
 import shutil
 from pathlib import Path
@@ -21,15 +23,13 @@ from slidepipe_plugins.descriptors.features import DIM
 from tests import drawn
 from tests.plugins_for_tests import MeanColour
 
-BYTES_TABLES = TABLES
-
 
 def run(well: Path, out: Path, config: dict[str, Any], **changes: Any) -> RunSummary:
     return run_well(well, out, parse_config({**config, **changes}, "test"))
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {name: (out / name).read_bytes() for name in BYTES_TABLES}
+    return {name: (out / name).read_bytes() for name in TABLES}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_p
     return out
 
 
-def test_a_well_becomes_counts_by_sample(finished: Path) -> None:
+def test_counts_per_sample(finished: Path) -> None:
+    """The counts of each sample are exact: columns, order, totals and genera."""
     counts = pd.read_csv(finished / "counts.csv")
     assert counts["sample_id"].tolist() == ["1/2-3 100 mDC", "1/2-3 200.5 mC", "1/2-3 300 mSWC"]
     assert counts["depth_m"].tolist() == [100, 200.5, 300]
@@ -64,7 +65,8 @@ def test_a_well_becomes_counts_by_sample(finished: Path) -> None:
     ]
 
 
-def test_every_number_can_be_recomputed_from_the_objects(finished: Path) -> None:
+def test_counts_follow_from_objects(finished: Path) -> None:
+    """Every number of the count tables can be computed from objects.parquet."""
     objects = pd.read_parquet(finished / "objects.parquet")
     for table, key in (("counts.csv", "sample_id"), ("counts_slides.csv", "slide_id")):
         for row in pd.read_csv(finished / table).to_dict("records"):
@@ -78,7 +80,8 @@ def test_every_number_can_be_recomputed_from_the_objects(finished: Path) -> None
     assert objects["object_id"].is_unique
 
 
-def test_every_object_can_be_traced_to_its_place_crop_and_embedding(finished: Path) -> None:
+def test_objects_are_traceable(finished: Path) -> None:
+    """Every object leads to its box within the scan, its crop, its embedding and its neighbours."""
     results = slidepipe.open_results(finished)
     entry = next(entry for entry in results.manifest["slides"] if entry["slide_id"] == "1_2-3 300 mSWC")
     x0, y0, x1, y1 = entry["bounds"]
@@ -94,9 +97,10 @@ def test_every_object_can_be_traced_to_its_place_crop_and_embedding(finished: Pa
         results.crop("1_2-3 300 mSWC:99999")
 
 
-def test_again_is_a_no_op_and_another_head_classifies_only(
+def test_rerun_is_no_op_and_other_head_only_classifies(
     finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
 ) -> None:
+    """The same command again writes nothing; another head leaves the stored stages as they are."""
     out = tmp_path / "results"
     shutil.copytree(finished, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -111,9 +115,10 @@ def test_again_is_a_no_op_and_another_head_classifies_only(
     assert {path: path.stat().st_mtime_ns for path in stages} == stages
 
 
-def test_workers_blocks_and_schedulers_do_not_change_a_table(
+def test_tables_do_not_depend_on_workers_or_blocks(
     finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
 ) -> None:
+    """Schedulers, numbers of workers and block sizes give byte-identical tables."""
     changed: list[dict[str, Any]] = [
         {"run": {"scheduler": "threads", "workers": 1}},
         {"detector": {"block_px": 256}},
@@ -125,9 +130,10 @@ def test_workers_blocks_and_schedulers_do_not_change_a_table(
         assert contents(out) == contents(finished)
 
 
-def test_another_backbone_embeds_again_from_stored_crops(
+def test_other_backbone_uses_stored_crops(
     finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
 ) -> None:
+    """Another backbone setting keeps the stored boxes and crops."""
     out = tmp_path / "results"
     shutil.copytree(finished, out)
     kept = [SlideStore.in_results(out, "1_2-3 100 mDC").folder / stage / "zarr.json" for stage in ("boxes", "crops")]
@@ -137,9 +143,8 @@ def test_another_backbone_embeds_again_from_stored_crops(
     assert slidepipe.open_results(out).manifest["settings"]["backbone"]["orientations"] == 8
 
 
-def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
-    finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
-) -> None:
+def test_isolate_and_orientations(finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]) -> None:
+    """The stored embeddings are those of the settings isolate and orientations."""
     out = tmp_path / "results"
     shutil.copytree(finished, out)
     backbone, slide = MeanColour().load("cpu"), "1_2-3 200,5 mC"
@@ -154,9 +159,10 @@ def test_the_backbone_sees_the_object_alone_unless_told_otherwise(
         np.testing.assert_allclose(results.embeddings(slide)[...], expected, rtol=1e-6)
 
 
-def test_the_shift_of_a_slide_is_taken_out_by_classification_alone(
+def test_slide_shift_changes_classification_only(
     finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]
 ) -> None:
+    """The setting slide_shift changes the distances and no stored stage."""
     out = tmp_path / "results"
     shutil.copytree(finished, out)
     stages = {path: path.stat().st_mtime_ns for path in (out / "slides").rglob("*") if path.is_file()}
@@ -174,9 +180,8 @@ def copied_well(colour_well: Path, tmp_path: Path) -> Path:
     return well
 
 
-def test_a_backbone_beside_the_other_joins_it_everywhere(
-    colour_well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_companion_backbone(colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """The embedding of a companion is concatenated for objects, references and search queries."""
     out = tmp_path / "out"
     backbone = {**config["backbone"], "batch": 4}
     run(colour_well / "well", out, config, backbone={**backbone, "companion": None})
@@ -189,16 +194,15 @@ def test_a_backbone_beside_the_other_joins_it_everywhere(
         joined = np.asarray(results.embeddings(slide)[...])
         assert joined.shape == (len(own), own.shape[1] + DIM)
         crops = [results.crop(f"{slide}:{row:05d}") for row in range(len(own))]
-        beside = embed_crops(DescriptorBackbone().load("cpu"), crops, ["x"] * len(crops), 1, 32, isolated=True)
-        np.testing.assert_allclose(joined, join_embeddings(own, beside), rtol=1e-5, atol=1e-6)
+        companion = embed_crops(DescriptorBackbone().load("cpu"), crops, ["x"] * len(crops), 1, 32, isolated=True)
+        np.testing.assert_allclose(joined, join_embeddings(own, companion), rtol=1e-5, atol=1e-6)
     image = sorted((colour_well / "reference").glob("*/*"))[0]
     query = embed_image(results, image, "cpu")
     assert query.shape == (own.shape[1] + DIM,)
 
 
-def test_a_slide_that_cannot_be_opened_is_listed_and_the_others_counted(
-    finished: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_slide_that_cannot_be_opened(finished: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A slide that cannot be opened has failed, the others are counted, and a corrected file is picked up."""
     well = copied_well(colour_well, tmp_path)
     (well / "1_2-3 100 mDC.svs").write_bytes(b"not a slide")
     summary = run(well, tmp_path / "results", config)
@@ -213,15 +217,16 @@ def test_a_slide_that_cannot_be_opened_is_listed_and_the_others_counted(
     failures = pd.read_csv(tmp_path / "results" / "failures.csv")
     assert failures.to_dict("records")[0]["stage"] == "open"
     assert "not a slide that OpenSlide can open" in failures["reason"][0]
-    # Mended, the same command does what is missing.
+    # Once the file is correct, the same command does what is missing.
     shutil.copy(colour_well / "well" / "1_2-3 100 mDC.svs", well)
     assert run(well, tmp_path / "results", config).exit_status == 0
     assert contents(tmp_path / "results") == contents(finished)
 
 
-def test_a_slide_with_a_bad_tile_is_partial_with_its_area_told(
+def test_slide_with_bad_tile_is_partial(
     finished: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
+    """A slide with an unreadable tile is partial, and its area does not include the tile."""
     well = copied_well(colour_well, tmp_path)
     image = drawn.field(4096, 4096, [(3000, 3000, 90, drawn.BROWN), (700, 700, 90, drawn.AMBER)])
     path = drawn.svs(well / "1_2-3 400 mC.svs", image, factors=(1,))
@@ -236,9 +241,8 @@ def test_a_slide_with_a_bad_tile_is_partial_with_its_area_told(
     assert pd.read_csv(tmp_path / "results" / "failures.csv")["stage"].tolist() == ["detect"]
 
 
-def test_a_slide_that_nothing_can_be_read_of_has_failed(
-    colour_well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_slide_without_readable_tile_fails(colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A slide that opens and has no readable tile has failed."""
     path = drawn.svs(tmp_path / "1_2-3 7 mC.svs", drawn.field(512, 512), factors=(1,))
     data = path.read_bytes()
     at = data.find(b"\xff\xd8\xff")
@@ -251,7 +255,8 @@ def test_a_slide_that_nothing_can_be_read_of_has_failed(
     assert pd.read_csv(tmp_path / "results" / "counts.csv")["status"].tolist() == ["failed"]
 
 
-def test_wells_of_every_kind(colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_two_slides_of_one_sample_and_barren_sample(colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """Slides of one sample are summed, and a sample without fossils is barren."""
     well = tmp_path / "well"
     drawn.svs(well / "a" / "1_2-3 5 mC.svs", drawn.field(1024, 1024, [(300, 300, 90, drawn.BROWN)]))
     drawn.svs(well / "b" / "1_2-3 5 mC.svs", drawn.field(1024, 1024, [(600, 600, 90, drawn.BROWN)]))
@@ -266,9 +271,8 @@ def test_wells_of_every_kind(colour_well: Path, tmp_path: Path, config: dict[str
     assert slides["brunella"].tolist() == [1, 1, 0]
 
 
-def test_a_plugin_that_raises_fails_its_slides_with_its_words(
-    colour_well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_detector_that_raises(colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """An error in a plugin fails the slides, with its message as the reason; with on_error=stop it ends the run."""
     plugin = tmp_path / "breaks.py"
     plugin.write_text(
         "from slidepipe.interfaces import Detector\n"
@@ -299,9 +303,10 @@ def test_a_plugin_that_raises_fails_its_slides_with_its_words(
         )
 
 
-def test_bad_input_is_told_before_the_work(
+def test_bad_input_is_reported_before_work(
     colour_well: Path, tmp_path: Path, finished: Path, config: dict[str, Any]
 ) -> None:
+    """Bad input and settings are one-line errors that come before any work."""
     well, out = colour_well / "well", tmp_path / "results"
     (tmp_path / "empty").mkdir()
     one = drawn.reference(tmp_path / "one", 3)
@@ -335,9 +340,10 @@ def test_bad_input_is_told_before_the_work(
         assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(
+def test_full_disk_keeps_finished_work(
     finished: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A full disk is a one-line error, and the same command resumes later."""
     out = tmp_path / "results"
     real = SlideStore.publish
 

@@ -1,4 +1,4 @@
-"""Runs that are killed or run out of disk, and the same command again: the tables are those of an unbroken run, byte for byte."""
+"""Runs that are killed or fill the disk are resumed by the same command, and give byte-identical tables."""
 
 import functools
 import resource
@@ -15,13 +15,15 @@ from tests import drawn
 
 
 @dataclass(frozen=True)
-class Well:
+class KillWell:
+    """A well to kill runs of, and the tables of a run that was not killed."""
+
     plan: runs.RunPlan
     wanted: dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def well(tmp_path_factory: pytest.TempPathFactory, test_plugins: Path) -> Well:
+def well(tmp_path_factory: pytest.TempPathFactory, test_plugins: Path) -> KillWell:
     folder = tmp_path_factory.mktemp("kills")
     colours = (drawn.AMBER, drawn.BROWN, drawn.GREEN)
     for number in range(3):
@@ -36,15 +38,15 @@ def well(tmp_path_factory: pytest.TempPathFactory, test_plugins: Path) -> Well:
         f"plugins: [{test_plugins}, {test_plugins.with_name('counting_plugins.py')}]\n"
         "backbone: {name: mean-colour, orientations: 1}\n"
         "head: {name: nearest-mean}\n"
-        "detector: {block_px: 256}\n"  # several tasks a slide
+        "detector: {block_px: 256}\n"  # several tasks per slide
         "run: {scheduler: local, workers: 2}\n"
     )
     plan = runs.RunPlan(folder / "well", ("--config", str(folder / "settings.yaml")), folder / "cache")
-    return Well(plan, resumed(plan, folder / "out"))
+    return KillWell(plan, resumed(plan, folder / "out"))
 
 
 def resumed(plan: runs.RunPlan, out: Path) -> dict[str, bytes]:
-    """The tables of the run that ``plan`` tells of, done in this process to save its start."""
+    """Return the tables of a run of `plan`, done in this process to save time."""
     config = load_config(Path(plan.options[1]), {"run.scheduler": "threads"})
     assert run_well(plan.well, out, config).exit_status == 0
     return runs.tables_of(out)
@@ -61,13 +63,14 @@ def crops_under_work(out: Path) -> bool:
         (crops_under_work, runs.kill_parent),
         (lambda out: (out / "objects.parquet").exists(), runs.kill_group),
     ],
-    ids=["while detecting", "the parent only, while cropping", "while tables are written"],
+    ids=["detecting", "cropping-parent-only", "writing-tables"],
 )
-def test_a_killed_run_goes_on_to_the_same_tables(
-    well: Well, tmp_path: Path, seen: Callable[[Path], bool], kill: Callable[..., None]
+def test_resume_after_sigkill(
+    well: KillWell, tmp_path: Path, seen: Callable[[Path], bool], kill: Callable[..., None]
 ) -> None:
+    """A run killed at any moment is resumed to the same tables, and leaves no temporary files."""
     out, log = tmp_path / "out", tmp_path / "log"
-    # A new cache as well, so that the reference set is embedded by a run that is killed.
+    # The cache is new too, so that the killed run embeds the reference set.
     plan = replace(well.plan, cache=tmp_path / "cache")
     process = runs.start(plan, out, log)
     try:
@@ -80,7 +83,8 @@ def test_a_killed_run_goes_on_to_the_same_tables(
     assert [path.name for path in out.glob("slides/*/.*")] == []
 
 
-def test_two_killed_workers_cost_nothing(well: Well, tmp_path: Path) -> None:
+def test_two_killed_workers(well: KillWell, tmp_path: Path) -> None:
+    """A run whose workers are killed twice finishes with the same tables."""
     out, log = tmp_path / "out", tmp_path / "log"
     process = runs.start(well.plan, out, log)
     try:
@@ -93,17 +97,18 @@ def test_two_killed_workers_cost_nothing(well: Well, tmp_path: Path) -> None:
     assert runs.differing(runs.tables_of(out), well.wanted) == []
 
 
-def test_a_disk_that_fills_is_told_in_a_line_and_the_run_goes_on_once_there_is_room(well: Well, tmp_path: Path) -> None:
+def test_resume_after_full_disk(well: KillWell, tmp_path: Path) -> None:
+    """A full disk is reported in one line, and the run resumes once there is space."""
     out, log = tmp_path / "out", tmp_path / "log"
     limits = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
     full = runs.finish(well.plan, out, log, preexec_fn=limits)
-    assert full.status == 2, full.told
-    *before, told = full.told.splitlines()
-    assert told.startswith(f"slidepipe: {out}: no space left on its disk")
+    assert full.status == 2, full.output
+    *before, last = full.output.splitlines()
+    assert last.startswith(f"slidepipe: {out}: no space left on its disk")
     assert not any("no space" in line for line in before)
-    assert "Traceback" not in full.told
+    assert "Traceback" not in full.output
     assert any(out.glob("slides/*/boxes"))
     assert not (out / "objects.parquet").exists()
     ended = runs.finish(well.plan, out, log)
-    assert ended.status == 0, ended.told
+    assert ended.status == 0, ended.output
     assert runs.differing(runs.tables_of(out), well.wanted) == []

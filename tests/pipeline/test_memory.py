@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of slides: handles, tiles and blocks in flight are bounded."""
+"""Memory does not grow with the number of slides: the numbers of open slides, cached tiles and submitted blocks are limited."""
 
 import shutil
 import subprocess
@@ -13,7 +13,8 @@ from tests import drawn
 SLIDES = 20
 
 
-def test_memory_is_flat_over_twenty_slides(tmp_path: Path, colour_well: Path, test_plugins: Path) -> None:
+def test_memory_over_twenty_slides(tmp_path: Path, colour_well: Path, test_plugins: Path) -> None:
+    """The run and its worker use no more memory for the last slides than for the first."""
     discs = [(x, y, 80, drawn.AMBER) for x in range(300, 3000, 700) for y in range(300, 3000, 700)]
     first = drawn.svs(tmp_path / "well" / "1_2-3 100 mC.svs", drawn.field(3072, 3072, discs))
     for number in range(1, SLIDES):
@@ -40,7 +41,7 @@ def test_memory_is_flat_over_twenty_slides(tmp_path: Path, colour_well: Path, te
         pause = threading.Event()
         watcher = threading.Thread(target=watch, args=(pause,))
         watcher.start()
-        # Read line by line, so that each sample knows how many slides had ended.
+        # The output is read line by line, so that the number of finished slides is known for each sample.
         for line in process.stderr or ():
             if " objects on " in line:
                 ended.append(1)

@@ -1,4 +1,4 @@
-"""Jobs of a queueing system: dask-jobqueue for real, with an ``sbatch`` that starts the job here."""
+"""Jobs of a queueing system: the real dask-jobqueue, with a fake `sbatch` that starts the job on this machine."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ echo "Submitted batch job $!"
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A queueing system of one machine."""
+    """Return a folder with the commands of a queueing system that consists of this machine."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nkill -- -"$1"\n')):
@@ -43,10 +43,9 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             os.killpg(int(job), signal.SIGKILL)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the job's own pipes, in dask-jobqueue
-def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
-    queue: Path, colour_well: Path, test_plugins: Path, tmp_path: Path
-) -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # dask-jobqueue does not close the pipes of its jobs
+def test_run_in_slurm_jobs(queue: Path, colour_well: Path, test_plugins: Path, tmp_path: Path) -> None:
+    """Jobs started with configs/slurm.yaml give the same tables as threads."""
     shipped = load_config(Path(__file__).parents[2] / "configs" / "slurm.yaml")
     assert shipped.run.scheduler == "slurm"
     here: dict[str, Any] = {
@@ -55,7 +54,7 @@ def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
         "backbone": {"name": "mean-colour", "orientations": 1},
         "head": {"alpha": 0.05, "settings": {"metric": "euclidean"}},
     }
-    # This machine is smaller than the one the file speaks of, and has no network but its own.
+    # The test machine is smaller than the cluster that the file describes, and has only its loopback network.
     job = {**shipped.run.jobqueue, "cores": 2, "processes": 2, "interface": "lo", "log_directory": str(tmp_path)}
     jobs = parse_config({**here, "run": {"scheduler": "slurm", "workers": 1, "jobqueue": job}}, "test")
     assert run_well(colour_well / "well", tmp_path / "jobs", jobs).exit_status == 0
@@ -66,21 +65,23 @@ def test_a_well_is_counted_by_jobs_as_configs_slurm_yaml_says(
         assert (tmp_path / "jobs" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
-def test_what_is_missing_for_jobs_is_told(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for job, problem in (({"coers": 2, "memory": "1GB"}, "'coers' is unknown"), ({"cores": 2}, "there is no memory")):
+def test_wrong_jobqueue_settings(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong or missing job setting, and a missing sbatch, are errors that name them."""
+    for job, problem in (({"coers": 2, "memory": "1GB"}, "'coers' is unknown"), ({"cores": 2}, "'memory' is missing")):
         with pytest.raises(SettingsError, match=f"'run.jobqueue': {problem}"):
             Engine("slurm", 1, jobqueue=job)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SettingsError, match="there is no 'sbatch' here"):
+    with pytest.raises(SettingsError, match="no command 'sbatch' here"):
         Engine("slurm", 1, jobqueue={"cores": 1, "memory": "1GB"})
 
 
-def test_without_the_extra_it_is_named() -> None:
+def test_slurm_without_dask_jobqueue() -> None:
+    """Without the package dask-jobqueue, the error names the extra to install."""
     code = (
         "import sys; sys.modules['dask_jobqueue'] = None\n"
         "from slidepipe.pipeline.engine import Engine\n"
         "from slidepipe.errors import SettingsError\n"
         "try:\n    Engine('slurm', 1)\nexcept SettingsError as error:\n    print(error)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert "pip install 'slidepipe[slurm]'" in told.stdout
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "pip install 'slidepipe[slurm]'" in result.stdout

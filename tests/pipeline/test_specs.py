@@ -47,7 +47,7 @@ def weighted(config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         **config["backbone"],
         "name": "weighted",
         "weights": str(tmp_path / "weights.bin"),
-        "beside": "mean-colour",
+        "companion": "mean-colour",
     }
     return {**config, "plugins": [*config["plugins"], str(tmp_path / "weighted.py")], "backbone": backbone}
 

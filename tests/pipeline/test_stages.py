@@ -1,4 +1,4 @@
-"""What a run does again and what it does not: absent slides, crops that are not kept, parts that could not be read."""
+"""Stages that are used again and stages that are run again: missing slides, crops that are not kept, unreadable parts."""
 
 import shutil
 from collections.abc import Callable
@@ -40,9 +40,10 @@ def well(colour_well: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("gone", ["the folder", "the scans"])
-def test_another_backbone_and_head_need_no_slides(
+def test_other_backbone_without_slides(
     well: Path, tmp_path: Path, config: dict[str, Any], gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Another backbone or head works from the stored results if the slides are missing; another detector is an error."""
     out, fresh = tmp_path / "results", tmp_path / "fresh"
     eight = {"backbone": {"name": "mean-colour", "orientations": 8, "companion": None}}
     run(well, out, config)
@@ -54,43 +55,44 @@ def test_another_backbone_and_head_need_no_slides(
             path.unlink()
     assert run(well, out, config, **eight).exit_status == 0
     assert tables(out) == tables(fresh)
-    assert "its slides are not there" in caplog.text
+    assert "no slides found in" in caplog.text
     assert not run(well, out, config, **eight).redone
     assert run(well, out, config, **eight, head={"name": "logistic", "alpha": 0.05}).redone
-    # Detection needs pixels, and so does another scale: the tables stay as they are.
+    # Another detector or resolution needs the slides. The tables stay as they are.
     for settings in ({"detector": {"settings": {"min_size_um": 11.0}}}, {"mpp": 0.5}):
-        with pytest.raises(ResultsError, match=r"its slides are not there.*not enough for these settings \(3 slides\)"):
+        with pytest.raises(ResultsError, match=r"its slides are missing.*not enough for these settings \(3 slides\)"):
             run(well, out, config, **eight, **settings)
-    # With the settings they were stored with, what is stored still does.
+    # With the earlier settings the stored results are still enough.
     assert run(well, out, config, **eight).exit_status == 0
     assert tables(out) == tables(fresh)
 
 
-def test_a_well_that_is_not_there_and_never_was_is_an_error(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_unknown_well_is_error(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A missing well that the results do not belong to is an error."""
     run(well, tmp_path / "results", config)
     with pytest.raises(WellError, match="no such file or folder"):
         run(tmp_path / "nowhere", tmp_path / "results", config)
 
 
-def test_a_slide_that_left_the_well_leaves_the_tables_with_a_word(
+def test_removed_slide_leaves_tables(
     well: Path, tmp_path: Path, config: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A slide that was removed from the well leaves the tables with a warning, and its stored stages are used when it is back."""
     out = tmp_path / "results"
     run(well, out, config)
     (well / f"{SLIDES[0]}.svs").rename(tmp_path / "aside.svs")
     run(well, out, config)
-    assert f"{SLIDES[0]} was in these results and is not in the well any more" in caplog.text
+    assert f"{SLIDES[0]} was in these results and is no longer in the well" in caplog.text
     assert set(pd.read_csv(out / "counts_slides.csv")["slide_id"]) == set(SLIDES[1:])
     (tmp_path / "aside.svs").rename(well / f"{SLIDES[0]}.svs")
     parts = [SlideStore.in_results(out, SLIDES[0]).folder / stage / "zarr.json" for stage in STAGE_NAMES]
     before = [part.stat().st_mtime_ns for part in parts]
     run(well, out, config)
-    assert [part.stat().st_mtime_ns for part in parts] == before  # what is stored of it stayed
+    assert [part.stat().st_mtime_ns for part in parts] == before  # its stored stages are used again
 
 
-def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
-    well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_crops_none(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """With crops=none the tables are the same, less is stored, and crops are cut from the slides while these exist."""
     kept, none = tmp_path / "kept", tmp_path / "none"
     run(well, kept, config)
     run(well, none, config, crops="none")
@@ -98,11 +100,11 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
     assert not run(well, none, config, crops="none").redone
     stored = sum(path.stat().st_size for path in (none / "slides").rglob("*") if path.is_file())
     assert stored < 0.5 * sum(path.stat().st_size for path in (kept / "slides").rglob("*") if path.is_file())
-    # Pictures come from the slides, as long as these are there.
+    # Crops are cut from the slides while these exist.
     with_crops, without = Results(kept), Results(none)
     for object_id in with_crops.objects["object_id"]:
         assert without.jpeg(object_id) == with_crops.jpeg(object_id)
-    # Another backbone cuts again; wanted after all, the crops come back.
+    # Another backbone needs the crops again, and with crops=jpeg they are stored again.
     eight = {"backbone": {"name": "mean-colour", "orientations": 8, "companion": None}}
     run(well, none, config, crops="none", **eight)
     run(well, kept, config, **eight)
@@ -113,7 +115,7 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
     run(well, none, config, crops="none", **eight)
     shutil.move(well, tmp_path / "away")
     assert not run(well, none, config, crops="none", **eight).redone
-    _handles.open.clear()  # an open file outlives its name
+    _handles.open.clear()  # an open file can still be read after it was moved
     gone = Results(none)
     assert gone.jpeg(gone.objects["object_id"][0]) == b""
     with pytest.raises(ResultsError, match="has no crop"):
@@ -124,7 +126,7 @@ def test_crops_none_keeps_coordinates_only_and_gives_the_same_tables(
 
 
 def failing(times: int, when: Callable[[SlideReader, tuple[Any, ...]], bool]) -> tuple[Any, list[int]]:
-    """A ``OpenSlideReader.read`` that fails the first ``times`` times that it is called so."""
+    """Return an `OpenSlideReader.read` that fails the first `times` times that `when` holds, and the list of failures."""
     real, failures = OpenSlideReader.read, []
 
     def read(self: SlideReader, *where: Any) -> Any:
@@ -140,9 +142,10 @@ def of_second_slide(slide: SlideReader, where: tuple[Any, ...]) -> bool:
     return "200,5" in slide.meta.path.name
 
 
-def test_a_drive_that_stumbles_costs_nothing(
+def test_temporary_read_errors(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Regions that fail once are read again within the run, and the tables are complete."""
     run(well, tmp_path / "whole", config)
     read, failures = failing(3, of_second_slide)
     monkeypatch.setattr(OpenSlideReader, "read", read)
@@ -152,9 +155,10 @@ def test_a_drive_that_stumbles_costs_nothing(
 
 
 @pytest.mark.parametrize("stage", ["detect", "crop"])
-def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
+def test_lost_parts_are_retried_by_next_run(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
+    """The next run tries again what could not be read, and does only that slide again."""
     discs = [(x, y, 80, drawn.AMBER) for x in range(300, 4000, 900) for y in range(300, 4000, 900)]
     drawn.svs(well / "1_2-3 400 mC.svs", drawn.field(4096, 4096, discs))
     run(well, tmp_path / "whole", config)
@@ -179,7 +183,7 @@ def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
         assert pd.read_csv(out / "failures.csv")["region"].tolist() == regions[stage]
         stored = [SlideStore.in_results(out, slide).folder / "boxes" / "zarr.json" for slide in slides]
         before = [path.stat().st_mtime_ns for path in stored]
-        assert not run(well, out, config).redone  # it is still away: nothing is made anew
+        assert not run(well, out, config).redone  # it still cannot be read, so nothing is done again
         assert [path.stat().st_mtime_ns for path in stored] == before
     assert run(well, out, config).exit_status == 0
     assert tables(out) == tables(tmp_path / "whole")
@@ -187,15 +191,16 @@ def test_what_could_not_be_read_last_night_is_tried_again_and_only_that(
     assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, True, stage == "crop"]
 
 
-def test_a_slide_that_fails_is_tried_once_more_at_the_end(
+def test_failed_slide_is_retried_at_end(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A slide that failed is tried once more at the end of the run."""
     run(well, tmp_path / "whole", config)
     real, opened = OpenSlideReader._open, []
 
     def away(self: SlideReader) -> Any:
         opened.append(self._path.name)
-        # The second opening is a worker's, after the plan's.
+        # The slide is opened first to plan the run, and then by a worker.
         if "200,5" in self._path.name and opened.count(self._path.name) == 2:
             raise OSError(116, "Stale file handle")
         return real(self)
@@ -205,7 +210,8 @@ def test_a_slide_that_fails_is_tried_once_more_at_the_end(
     assert tables(tmp_path / "results") == tables(tmp_path / "whole")
 
 
-def test_boxes_made_anew_take_what_was_made_of_the_old_ones_away(tmp_path: Path) -> None:
+def test_unpublish_deletes_later_stages_and_parts(tmp_path: Path) -> None:
+    """Stages that are unpublished are gone with their parts, and parts of other settings can be deleted."""
     store = SlideStore(tmp_path)
     for stage in STAGE_NAMES:
         store.publish(stage, "f", {}, lambda group: group.create_array("x", data=np.zeros(2)))
@@ -219,9 +225,8 @@ def test_boxes_made_anew_take_what_was_made_of_the_old_ones_away(tmp_path: Path)
     assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["crops-new"]
 
 
-def test_two_slides_whose_stores_would_lie_in_each_other_are_refused(
-    well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_slide_named_like_a_stage(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A slide whose store would be inside a stage of another slide is an error."""
     (well / SLIDES[0]).mkdir()
     shutil.copy(well / f"{SLIDES[0]}.svs", well / SLIDES[0] / "boxes.svs")
     (well / "samples.csv").write_text(f"slide,well,depth_m\n{SLIDES[0]}/boxes,1/2-3,7\n")
@@ -229,9 +234,8 @@ def test_two_slides_whose_stores_would_lie_in_each_other_are_refused(
         run(well, tmp_path / "results", config)
 
 
-def test_tables_of_one_run_are_not_shown_with_the_store_of_another(
-    well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_results_with_stage_of_other_run(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """Stored embeddings that the tables were not made from are an error when they are read."""
     out = tmp_path / "results"
     run(well, out, config)
     store = SlideStore.in_results(out, SLIDES[0])
@@ -244,7 +248,8 @@ def test_tables_of_one_run_are_not_shown_with_the_store_of_another(
     assert results.embedding(f"{SLIDES[1]}:00000").shape == (6,)
 
 
-def test_a_mistyped_well_is_mended_in_the_same_results(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_corrected_well_name(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A well name corrected in samples.csv is accepted for the same RESULTS folder."""
     out = tmp_path / "results"
     run(well, out, config)
     rows = "".join(f'"{slide}",9/9-9\n' for slide in SLIDES)
@@ -253,7 +258,8 @@ def test_a_mistyped_well_is_mended_in_the_same_results(well: Path, tmp_path: Pat
     assert set(pd.read_csv(out / "counts.csv")["well"]) == {"9/9-9"}
 
 
-def test_names_that_look_like_numbers_or_nothing_are_names(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_names_that_look_like_numbers(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A slide named 0012 and a well named NA stay text in the tables."""
     out = tmp_path / "results"
     (well / f"{SLIDES[0]}.svs").rename(well / "0012.svs")
     (well / "samples.csv").write_text(
@@ -266,9 +272,8 @@ def test_names_that_look_like_numbers_or_nothing_are_names(well: Path, tmp_path:
     assert results.counts["depth_m"].tolist() == [5, 200.5, 300]
 
 
-def test_workers_that_see_the_slides_elsewhere_are_told_where(
-    well: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_setting_paths(well: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """Workers find the slides where the setting paths says, and a folder that they cannot see is an error before the work."""
     run(well, tmp_path / "whole", config)
     here, there = tmp_path / "here", tmp_path / "there"
     shutil.copytree(colour_well, here)
@@ -276,14 +281,14 @@ def test_workers_that_see_the_slides_elsewhere_are_told_where(
     moved = {"reference": str(here / "reference"), "paths": {str(here): str(there)}}
     assert run(here / "well", here / "results", config, **moved).exit_status == 0
     assert tables(here / "results") == tables(tmp_path / "whole")
-    # What a worker does not see is said before the work, not by a hundred failed slides after it.
-    with pytest.raises(SettingsError, match=r"does not see /nowhere/.*Say in 'paths'"):
+    with pytest.raises(SettingsError, match=r"cannot see /nowhere/.* in the setting 'paths'"):
         run(here / "well", here / "more", config, **{**moved, "paths": {str(here): "/nowhere"}})
     with pytest.raises(SettingsError, match="'relative' is not an absolute path"):
         parse_config({"paths": {"/here": "relative"}}, "test")
 
 
-def test_a_corrected_samples_csv_needs_no_slides(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+def test_corrected_samples_csv_without_slides(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    """A corrected samples.csv changes the tables even if the slides are missing."""
     out = tmp_path / "results"
     run(well, out, config)
     for path in [*well.glob("*.svs"), *well.glob("*.mrxs")]:
@@ -293,8 +298,9 @@ def test_a_corrected_samples_csv_needs_no_slides(well: Path, tmp_path: Path, con
     assert pd.read_csv(out / "counts.csv")["depth_m"].tolist() == [70, 200.5, 300]
 
 
-@pytest.mark.parametrize("harm", ["missing", "cut short"])
-def test_a_stage_that_lost_a_file_is_made_again(well: Path, tmp_path: Path, config: dict[str, Any], harm: str) -> None:
+@pytest.mark.parametrize("harm", ["missing", "truncated"])
+def test_damaged_stage_is_run_again(well: Path, tmp_path: Path, config: dict[str, Any], harm: str) -> None:
+    """A stage with a missing or truncated file is an error when it is read, and the next run does it again."""
     out = tmp_path / "results"
     run(well, out, config)
     before = tables(out)
@@ -310,9 +316,10 @@ def test_a_stage_that_lost_a_file_is_made_again(well: Path, tmp_path: Path, conf
     assert tables(out) == before
 
 
-def test_another_file_under_a_slide_s_name_is_not_counted_for_it(
+def test_workers_see_other_file_under_same_name(
     well: Path, colour_well: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
+    """A slide whose file differs on the worker's machine fails."""
     here, there = tmp_path / "here", tmp_path / "there"
     shutil.copytree(well, here)
     shutil.copytree(well, there)

@@ -1,3 +1,5 @@
+"""Surveys: many wells, one RESULTS folder each, and the table of the outcomes."""
+
 import csv
 import itertools
 import json
@@ -39,7 +41,7 @@ def config(colour_well: Path, test_plugins: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def survey(tmp_path: Path) -> Path:
-    """A good well, one with a bad scan, and one without scans."""
+    """Return a folder with a good well, one with a bad scan, and one without scans."""
     root = tmp_path / "survey"
     disc = [(300, 300, 90, drawn.BROWN)]
     drawn.svs(root / "1_2-3" / "1_2-3 5 mC.svs", drawn.field(1024, 1024, disc))
@@ -54,7 +56,8 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_each_well_gets_its_own_results_and_one_row(survey: Path, tmp_path: Path, config: Path) -> None:
+def test_survey_of_three_wells(survey: Path, tmp_path: Path, config: Path) -> None:
+    """Each well gets its own results and one row; the same command again does what is missing."""
     out = tmp_path / "results"
     done = CliRunner().invoke(main, ["run", str(survey), "--each", "--out", str(out), "--config", str(config)])
     assert done.exit_code == 1, done.output
@@ -71,7 +74,7 @@ def test_each_well_gets_its_own_results_and_one_row(survey: Path, tmp_path: Path
     assert (out / "1_2-3" / "report.html").exists()
     assert (out / "4_5-6" / "counts.csv").exists()
     assert not (out / "7_8-9" / "counts.csv").exists()
-    # Again: what is finished is passed over, and mended wells are done.
+    # At the second run the finished wells are skipped, and the corrected ones are done.
     (survey / "4_5-6" / "4_5-6 9 mC.svs").unlink()
     shutil.copytree(survey / "1_2-3", survey / "7_8-9", dirs_exist_ok=True)
     again = CliRunner().invoke(main, ["run", str(survey), "--each", "--out", str(out), "--config", str(config)])
@@ -79,7 +82,8 @@ def test_each_well_gets_its_own_results_and_one_row(survey: Path, tmp_path: Path
     assert [row["status"] for row in rows(out / "wells.csv")] == ["ok", "ok", "ok"]
 
 
-def test_a_list_names_the_wells_and_on_error_stop_stops(survey: Path, tmp_path: Path, config: Path) -> None:
+def test_list_of_wells_and_on_error_stop(survey: Path, tmp_path: Path, config: Path) -> None:
+    """A list file gives the wells in its order, and with on_error=stop the first error ends the survey."""
     listed = tmp_path / "wells.txt"
     listed.write_text("# two wells\nsurvey/7_8-9\nsurvey/1_2-3\n")
     assert [well.name for well in find_wells(listed)] == ["7_8-9", "1_2-3"]
@@ -100,15 +104,16 @@ def test_a_list_names_the_wells_and_on_error_stop_stops(survey: Path, tmp_path: 
     assert not (tmp_path / "r" / "1_2-3").exists()
 
 
-def test_wells_that_cannot_be_told_apart_or_are_not_there_are_refused(tmp_path: Path) -> None:
+def test_bad_surveys(tmp_path: Path) -> None:
+    """Wells with the same results folder, empty lists and missing folders are errors."""
     for folder in ("a/w", "b/w", "none"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "list.txt").write_text("a/w\nb/w\n")
     (tmp_path / "empty.txt").write_text("# nothing\n")
     for source, message in (
-        (tmp_path / "list.txt", "the same folder of results"),
+        (tmp_path / "list.txt", "the same RESULTS folder"),
         (tmp_path / "empty.txt", "no wells in this list"),
-        (tmp_path / "none", "no folders in it"),
+        (tmp_path / "none", "it holds no folders"),
         (tmp_path / "nowhere", "no such file or folder"),
     ):
         with pytest.raises(WellError, match=message):
@@ -116,14 +121,14 @@ def test_wells_that_cannot_be_told_apart_or_are_not_there_are_refused(tmp_path: 
 
 
 class _Config:
-    """The one setting that is looked at where the run itself is played."""
+    """A stand-in for the settings, with the one value that a survey reads."""
 
     def __init__(self, on_error: str = "continue") -> None:
         self.run = SimpleNamespace(on_error=on_error)
 
 
-def played(monkeypatch: pytest.MonkeyPatch, ends: Mapping[str, BaseException | None]) -> None:
-    """Let the run of a well end as told, by the well's name."""
+def fake_runs(monkeypatch: pytest.MonkeyPatch, ends: Mapping[str, BaseException | None]) -> None:
+    """Replace the run of a well by one that ends with the given error, by the name of the well."""
 
     def run(well: Path, out: Path, *others: object) -> RunSummary:
         error = ends.get(well.name)
@@ -145,10 +150,11 @@ def folders(root: Path, *names: str) -> Path:
     return root
 
 
-def test_whatever_happens_to_one_well_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_one_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any error in one well becomes its row, and the other wells are run."""
     survey, out = folders(tmp_path / "s", "a", "b", "c", "d"), tmp_path / "r"
     ends = {"a": KeyError("well"), "b": PermissionError(13, "Permission denied", "b"), "c": WellError("c: no slides")}
-    played(monkeypatch, ends)
+    fake_runs(monkeypatch, ends)
     assert run_all(survey, out) == ["error", "error", "refused", "ok"]
     table = rows(out / "wells.csv")
     assert [row["status"] for row in table] == ["error", "error", "refused", "ok"]
@@ -158,10 +164,11 @@ def test_whatever_happens_to_one_well_the_others_are_run(tmp_path: Path, monkeyp
         run_all(survey, tmp_path / "other", "stop")
 
 
-def test_an_unforeseen_error_is_exit_status_1(
+def test_unexpected_error_is_exit_status_1(
     survey: Path, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    played(monkeypatch, {"1_2-3": KeyError("x"), "4_5-6": KeyError("x"), "7_8-9": KeyError("x")})
+    """An unexpected error is reported in one line without a traceback, and the exit status is 1."""
+    fake_runs(monkeypatch, {"1_2-3": KeyError("x"), "4_5-6": KeyError("x"), "7_8-9": KeyError("x")})
     command = ["run", str(survey), "--each", "--out", str(tmp_path / "r"), "--config", str(config)]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
@@ -170,7 +177,8 @@ def test_an_unforeseen_error_is_exit_status_1(
     assert "Traceback" not in done.stderr
 
 
-def test_results_below_the_survey_are_no_wells(tmp_path: Path) -> None:
+def test_results_folders_are_not_wells(tmp_path: Path) -> None:
+    """RESULTS folders and MIRAX data folders below the survey are not wells."""
     survey = folders(tmp_path / "s", "a", "begun", "results", "one", "a_slide")
     (survey / "results" / "wells.csv").write_text("well\n")
     (survey / "one" / "manifest.json").write_text("{}")
@@ -178,31 +186,29 @@ def test_results_below_the_survey_are_no_wells(tmp_path: Path) -> None:
     assert [well.name for well in find_wells(survey, survey / "begun")] == ["a"]
 
 
-def test_rows_of_earlier_nights_stay_until_their_well_is_reached_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_earlier_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of earlier runs stay in the table until their well is run again."""
     survey, out = folders(tmp_path / "s", "a", "b"), tmp_path / "r"
-    played(monkeypatch, {"b": WellError("b: no slides")})
+    fake_runs(monkeypatch, {"b": WellError("b: no slides")})
     run_all(survey, out)
     (tmp_path / "b.txt").write_text("s/b\n")
     (tmp_path / "c.txt").write_text("s/c\n")
-    played(monkeypatch, {})
+    fake_runs(monkeypatch, {})
     run_all(tmp_path / "b.txt", out)
     run_all(tmp_path / "c.txt", out)
     assert [(Path(row["well"]).name, row["status"], row["objects"], row["reason"]) for row in rows(out / "wells.csv")] == [
         ("a", "ok", "7", ""), ("b", "ok", "7", ""), ("c", "ok", "7", ""),
     ]  # fmt: skip
-    played(monkeypatch, {"a": KeyboardInterrupt()})
+    fake_runs(monkeypatch, {"a": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         run_all(survey, out)
     assert len(rows(out / "wells.csv")) == 3
 
 
-def test_a_table_or_folder_that_cannot_be_used_is_told_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_table_is_reported_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of wells that cannot be read or written is an error before any well is run."""
     survey = folders(tmp_path / "s", "a")
-    played(monkeypatch, {"a": AssertionError("was run")})
+    fake_runs(monkeypatch, {"a": AssertionError("was run")})
     (tmp_path / "file").write_text("")
     folders(tmp_path / "taken", "wells.csv")
     (tmp_path / "foreign").mkdir()
@@ -217,11 +223,10 @@ def test_a_table_or_folder_that_cannot_be_used_is_told_before_any_work(
     assert (tmp_path / "foreign" / "wells.csv").read_text() == "name,uwi\na,1\n"
 
 
-def test_a_table_that_cannot_be_written_for_a_while_ends_no_night(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_locked_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that cannot be written for a while does not end the survey, unless it still cannot at the end."""
     survey, out = folders(tmp_path / "s", "a", "b"), tmp_path / "r"
-    played(monkeypatch, {})
+    fake_runs(monkeypatch, {})
     write, calls = wells.write_text, itertools.count(1)
 
     def blocked(times: set[int]) -> Callable[[Path, str], None]:
@@ -240,7 +245,9 @@ def test_a_table_that_cannot_be_written_for_a_while_ends_no_night(
         run_all(survey, out)
 
 
-def test_a_survey_that_cannot_be_read_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A survey that cannot be listed is an error, and an unreadable well in it is still listed."""
+
     def refuse(folder: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(folder))
 
@@ -250,7 +257,7 @@ def test_a_survey_that_cannot_be_read_is_one_clear_error(tmp_path: Path, monkeyp
     def exists_unless_locked(path: Path) -> bool:
         return refuse(path) if path.parent.name == "locked" else exists(path)
 
-    with monkeypatch.context() as patch:  # one folder among others is told of in its own row
+    with monkeypatch.context() as patch:  # one unreadable folder among others gets its own row
         patch.setattr(Path, "exists", exists_unless_locked)
         assert [well.name for well in find_wells(tmp_path)] == ["locked", "open"]
     monkeypatch.setattr(Path, "iterdir", refuse)
@@ -258,7 +265,8 @@ def test_a_survey_that_cannot_be_read_is_one_clear_error(tmp_path: Path, monkeyp
         find_wells(tmp_path)
 
 
-def test_the_run_speaks_json_a_line_an_event(survey: Path, tmp_path: Path, config: Path) -> None:
+def test_log_format_json(survey: Path, tmp_path: Path, config: Path) -> None:
+    """With --log-format json each line is one event."""
     command = [
         "run",
         str(survey / "4_5-6"),
