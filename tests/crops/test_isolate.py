@@ -30,7 +30,7 @@ def test_isolate_removes_neighbour():
     alone = isolate(crop)
     assert alone.shape == crop.shape
     assert alone.dtype == np.uint8
-    assert (alone[:30, :30] == EVEN).all(), "the shard in the corner is no part of the object"
+    assert (alone[:30, :30] == EVEN).all(), "the shard in the corner is not part of the object"
     wall = crop[44, 100].astype(float) / np.array(PAPER)
     np.testing.assert_allclose(alone[44, 100], wall * EVEN, atol=2)
 
@@ -91,7 +91,7 @@ def test_isolate_keeps_black_object():
     """A black object, the dark middle of a brown one, and a thin black fold stay."""
     black = cyst(("ellipse", (50, 50, 150, 150), BLACK))
     assert (isolate(black)[60:140, 90:110] < 30).all()
-    # Nor is the dark middle of a brown one, or a thin black fold.
+    # The dark middle of a brown object, and a thin black fold, stay too.
     core = isolate(cyst(("ellipse", (65, 65, 135, 135), BLACK)))
     assert (core[80:120, 80:120] < 30).all()
     assert core[57, 100, 0] > 100, "the brown wall around it stays"
@@ -109,7 +109,7 @@ def test_isolate_removes_cut_neighbour():
 
 def test_isolate_keeps_halves_and_horns():
     """Two sacs of equal size stay, and so does a horn whose tip touches the crop's edge."""
-    # Two sacs are as large as each other; a horn ends in a tip at the edge of its crop.
+    # The two sacs have the same size; the tip of the horn lies at the edge of the crop.
     sacs = cyst(("ellipse", (135, 55, 225, 145), BROWN))
     assert (isolate(sacs)[90:110, 160:198, 0] < 200).all()
     image = Image.fromarray(cyst())

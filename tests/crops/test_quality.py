@@ -37,7 +37,7 @@ def test_edge_width_grows_with_blur():
 @pytest.mark.parametrize("sigma_um", [2.0, 3.0])
 def test_edge_width_agrees_with_formula(sigma_um):
     """The edge width of a pale disc is sqrt(2 pi) sigma."""
-    # Linear in density only where the object is pale: sqrt(2 pi) sigma, the sigma of the slope filter added in squares.
+    # The formula holds for pale objects, whose light is linear in density. The sigma of the slope filter is added in squares.
     seen = measure_crop(disc(0.8, sigma_um=sigma_um), UM_PER_PX)["edge_um"]
     assert seen == pytest.approx(np.sqrt(2 * np.pi) * np.hypot(sigma_um, 0.5), rel=0.15)
 

@@ -106,7 +106,7 @@ def test_join_embeddings_scales_parts(count: int, seed: int) -> None:
     np.testing.assert_allclose(np.linalg.norm(joined[1:, 5:], axis=1), 2.25, rtol=1e-5)
     for row in range(count):
         np.testing.assert_array_equal(join_embeddings(own[row : row + 1], companion[row : row + 1])[0], joined[row])
-    # What is never negative is square-rooted: shares of the sum become squares.
+    # The values of a row without negative values are replaced by their square roots, so their squares are shares of the sum.
     np.testing.assert_allclose(joined[0, :5] ** 2, own[0] / own[0].sum(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
         joined[1::2, :5], own[1::2] / np.linalg.norm(own[1::2], axis=1, keepdims=True), rtol=1e-4
