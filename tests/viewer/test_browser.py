@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import threadpoolctl
 
 from slidepipe.config import load_config
 from slidepipe.html import taxon_name
@@ -74,7 +75,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shutil.copy(image, reference / genus.name)
         changes = {"head": {"alpha": 0.1}, "backbone": {"orientations": 1}}
     changes |= {"reference": str(reference), "run": {"scheduler": "threads", "workers": 2}}
-    with pytest.MonkeyPatch.context() as patch:
+    # Two workers with one thread each: more threads than cores make this run several times as long.
+    with pytest.MonkeyPatch.context() as patch, threadpoolctl.threadpool_limits(1):
         patch.setenv("SLIDEPIPE_CACHE", str(folder / "cache"))
         assert run_well(well, folder / "results", load_config(ROOT / "configs" / "demo.yaml", changes)).exit_status == 0
     return folder / "results"
