@@ -72,6 +72,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "slidepipe/pipeline/fingerprints.py": ("beside", "views", "as_crops"),
     "tests/pipeline/test_flow.py": ("beside",),
     "tests/pipeline/test_specs.py": ("beside", "views"),
+    # Keys of `backbone` in the manifests of earlier releases, which are compared with those of new ones.
+    "slidepipe/search/index.py": ("beside", "views"),
+    "tests/review/test_references.py": ("views",),
     # The name of an array in the cached files of earlier releases.
     "slidepipe/classification/reference_set.py": ("as_crops",),
 }

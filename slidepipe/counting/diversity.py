@@ -1,4 +1,7 @@
-"""Diversity of a sample "among the trained genera": a genus that the reference set lacks is not counted, however common it is."""
+"""Diversity of a sample among the trained genera.
+
+A genus that the reference set lacks is not counted, however common it is.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +12,7 @@ from scipy.special import gammaln
 
 from slidepipe.counting.counts import SampleCount, rounded, sample_columns
 
-#: The sum that samples are rarefied to, if none is set, is the smallest in the well that is not below this.
+#: If no sum to rarefy to is set, the smallest sum of the well that is at least this is used.
 _LEAST_RAREFIED = 20
 
 DIVERSITY_COLUMNS = (
@@ -29,33 +32,56 @@ DIVERSITY_COLUMNS = (
 
 
 def shannon(counts: Iterable[int]) -> float:
-    """Shannon's entropy in nats, -sum(p ln p) (Shannon 1948); not a number where nothing was counted."""
+    """Return Shannon's entropy, -sum(p ln p) (Shannon 1948).
+
+    Args:
+        counts: specimens of each genus.
+
+    Returns:
+        The entropy in nats; NaN where nothing was counted.
+    """
     present = [count for count in counts if count > 0]
     total = sum(present)
     if total == 0:
         return math.nan
-    # Never below 0, not even by rounding: one genus alone has none.
+    # One genus alone has an entropy of 0; rounding must not make it negative.
     return max(0.0, -math.fsum(count / total * math.log(count / total) for count in present))
 
 
 def simpson(counts: Iterable[int]) -> float:
-    """Simpson's index as 1 - sum(p^2) (Simpson 1949): the chance that two fossils are of different genera."""
+    """Return Simpson's index as 1 - sum(p^2) (Simpson 1949): the probability that two fossils belong to different genera.
+
+    Args:
+        counts: specimens of each genus.
+
+    Returns:
+        0 to 1; NaN where nothing was counted.
+    """
     present = [count for count in counts if count > 0]
     total = sum(present)
     return 1 - math.fsum((count / total) ** 2 for count in present) if total else math.nan
 
 
 def rarefied_richness(counts: Iterable[int], specimens: int) -> float:
-    """Genera to be expected among ``specimens`` fossils of the sample (Sanders 1968, corrected by Hurlbert 1971).
+    """Return the number of genera expected among some fossils of a sample (Sanders 1968, corrected by Hurlbert 1971).
 
-    E[S_n] = sum(1 - C(N - N_i, n) / C(N, n)), exact with log-gamma; not a number where the sample has fewer fossils.
+    E[S_n] = sum(1 - C(N - N_i, n) / C(N, n)), computed exactly with log-gamma.
+
+    Args:
+        counts: N_i, specimens of each genus.
+        specimens: n, the number of fossils to rarefy to.
+
+    Returns:
+        The expected number of genera; NaN where the sample has fewer fossils than `specimens`.
     """
     present = np.array([count for count in counts if count > 0], np.float64)
     total = present.sum()
     if specimens < 1 or specimens > total:
         return math.nan
     rest = total - present
-    drawn = rest >= specimens  # a genus that the other fossils cannot fill the draw without is surely in it
+    drawn = (
+        rest >= specimens
+    )  # if the other genera have fewer fossils than are drawn, the genus is certainly in the draw
     missed = np.exp(
         gammaln(rest[drawn] + 1)
         - gammaln(rest[drawn] - specimens + 1)
@@ -68,13 +94,13 @@ def rarefied_richness(counts: Iterable[int], specimens: int) -> float:
 def diversity_table(
     samples: Sequence[SampleCount], genera: Sequence[str], rarefy_to: int | None, spike_genus: str | None = None
 ) -> pd.DataFrame:
-    """``diversity.csv``: one row a sample. Cells are empty where nothing was analysed, or where the sum does not give them.
+    """Return `diversity.csv`: one row per sample. Cells are empty where nothing was analysed, or where there are too few fossils.
 
     Args:
         samples: all samples, in the order of the rows.
         genera: the trained genera.
-        rarefy_to: fossils that samples are rarefied to; None takes the smallest sum in the well of at least 20.
-        spike_genus: left out, as it was added by hand.
+        rarefy_to: number of fossils that samples are rarefied to; None uses the smallest sum of at least 20 in the well.
+        spike_genus: the genus that was added to the samples; it is left out.
     """
     native = [genus for genus in genera if genus != spike_genus]
     analysed = [count for count in samples if count.status != "failed"]
@@ -83,13 +109,13 @@ def diversity_table(
     rows = []
     for count in samples:
         numbers = [count.genera[genus] for genus in native]
-        read = count.status != "failed"
+        is_analysed = count.status != "failed"
         rows.append(
             {
                 **sample_columns(count.sample),
                 "status": count.status,
-                "fossils": sum(numbers) if read else "",
-                "genera": sum(number > 0 for number in numbers) if read else "",
+                "fossils": sum(numbers) if is_analysed else "",
+                "genera": sum(number > 0 for number in numbers) if is_analysed else "",
                 "shannon": rounded(shannon(numbers), 4),
                 "simpson": rounded(simpson(numbers), 4),
                 "rarefied_genera": rounded(rarefied_richness(numbers, target), 3),

@@ -1,4 +1,4 @@
-"""Intervals of proportions and of sums of them, as the count tables use them. All are 95 %, two-sided unless said otherwise."""
+"""Confidence intervals of proportions and of their sums. All are 95 % intervals, two-sided unless stated otherwise."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -6,18 +6,26 @@ from dataclasses import dataclass
 
 from scipy.special import betaincinv
 
-#: Two-sided 95 % of the normal distribution.
+#: The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals.
 Z95 = 1.959963984540054
 
-#: Where nothing was counted, at most this many were to be expected (one-sided 95 %, Poisson: exp(-3.0) = 0.05).
+#: Upper limit of the expected count where nothing was counted (one-sided 95 %, Poisson: exp(-3.0) = 0.05).
 ZERO_COUNT_UPPER = 3.0
 
-#: An effective number below this is none, up to rounding.
+#: A number below this counts as zero, to allow for rounding.
 _NONE = 1e-9
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927); not a number where there are no trials."""
+    """Return the 95 % score interval of a proportion (Wilson 1927).
+
+    Args:
+        successes: 0 to `trials`.
+        trials: 0 or more.
+
+    Returns:
+        The lower and upper limit, 0 to 1; NaN where there are no trials.
+    """
     if trials == 0:
         return math.nan, math.nan
     share = successes / trials
@@ -30,14 +38,17 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def jeffreys_interval(successes: float, trials: float) -> tuple[float, float]:
-    """The 95 % Jeffreys interval of a proportion, its open ends closed (Brown, Cai and DasGupta 2001).
+    """Return the 95 % Jeffreys interval of a proportion (Brown, Cai and DasGupta 2001).
 
-    Clopper and Pearson's interval with its surplus taken off: over many cases it covers near 95 %, also for rare things, where
-    Wilson's covers less. ``successes`` and ``trials`` may be effective numbers, not whole ones.
+    The lower limit is 0 where there are no successes, and the upper limit 1 where there are no failures. On average the interval
+    covers close to 95 %, also for rare objects, where Wilson's covers less.
 
     Args:
-        successes: 0 to ``trials``.
-        trials: above 0.
+        successes: 0 to `trials`; may be an effective number, not a whole one.
+        trials: above 0; may be an effective number.
+
+    Returns:
+        The lower and upper limit, 0 to 1.
     """
     failures = trials - successes
     low = 0.0 if successes <= _NONE else float(betaincinv(successes + 0.5, failures + 0.5, 0.025))
@@ -47,7 +58,7 @@ def jeffreys_interval(successes: float, trials: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, ``low <= value <= high``."""
+    """A number with its 95 % interval: `low <= value <= high`."""
 
     value: float
     low: float
@@ -55,10 +66,13 @@ class Estimate:
 
 
 def mover_sum(parts: Iterable[Estimate]) -> Estimate:
-    """The sum of independent estimates, its interval recovered from theirs (MOVER; Zou and Donner 2008).
+    """Return the sum of independent estimates with its interval (MOVER; Zou and Donner 2008).
 
-    Each limit lies as far from the sum as the root of the summed squares of the parts' distances, so that the skewed intervals
-    of rare things stay skewed.
+    The distance of each limit from the sum is the root of the summed squares of the parts' distances. The interval of a sum of
+    rare objects therefore stays asymmetric, as those of its parts are.
+
+    Args:
+        parts: independent estimates.
     """
     listed = list(parts)
     value = math.fsum(part.value for part in listed)
@@ -68,9 +82,16 @@ def mover_sum(parts: Iterable[Estimate]) -> Estimate:
 
 
 def mover_share(part: Estimate, rest: Estimate) -> Estimate:
-    """``part / (part + rest)`` of two independent estimates that are not negative (MOVER-R; Donner and Zou 2012).
+    """Return `part / (part + rest)` with its interval (MOVER-R; Donner and Zou 2012).
 
-    The limits are the shares r at which the interval of (1 - r) part - r rest just reaches 0. Not a number where both are 0.
+    The limits are the shares r at which the interval of (1 - r) part - r rest just reaches 0.
+
+    Args:
+        part: an estimate, not negative.
+        rest: an independent estimate, not negative.
+
+    Returns:
+        The share, 0 to 1; NaN where both estimates are 0.
     """
     whole = part.value + rest.value
     if whole <= 0:
@@ -91,8 +112,9 @@ def mover_share(part: Estimate, rest: Estimate) -> Estimate:
 
 
 def _root(function: Callable[[float], float]) -> float:
-    if function(0.0) * function(1.0) >= 0:  # an end is the root, up to rounding
+    """Return where a function that changes its sign between 0 and 1 is zero."""
+    if function(0.0) * function(1.0) >= 0:  # one of the ends is the root, apart from rounding
         return 0.0 if abs(function(0.0)) < abs(function(1.0)) else 1.0
-    from scipy.optimize import brentq  # slow to import, and needed only where counts are corrected
+    from scipy.optimize import brentq  # imported here because it is slow to import and needed only for corrected counts
 
     return float(brentq(function, 0.0, 1.0, xtol=1e-12))

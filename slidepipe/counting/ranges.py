@@ -1,7 +1,7 @@
-"""Tops and bases: the shallowest and the deepest sample of each genus, with the specimens that say so.
+"""Tops and bases: the shallowest and the deepest sample of each genus, with the ids of the specimens.
 
-Cuttings cave: what falls from the wall of the hole above is found too deep, never too shallow. So a top holds in any sample, and
-a base only in core; a base in anything else is "possibly caved".
+Cuttings can cave: rock that falls from the wall of the hole is found too deep, never too shallow. A top is therefore reliable in
+every sample type, but a base only in core; a base in any other sample type is marked "possibly caved".
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 
 from slidepipe.counting.counts import SampleCount, sample_columns
 
-#: Specimens named for a top or base, the most certain ones; all of them are in objects.parquet.
+#: Largest number of specimens listed for a top or base. The most certain ones are listed; `objects.parquet` has all of them.
 _NAMED_SPECIMENS = 10
 
 _END_COLUMNS = ("m", "sample_id", "sample_type", "specimens", "object_ids")
@@ -27,7 +27,7 @@ RANGES_COLUMNS = (
     *(f"core_base_{name}" for name in _END_COLUMNS),
 )
 
-#: Object ids by sample and genus, the most certain first.
+#: Object ids by (sample_id, genus), the most certain first.
 Specimens = Mapping[tuple[str, str], Sequence[str]]
 
 #: Columns of the object table that `specimens_by_sample` needs.
@@ -49,7 +49,7 @@ def specimens_by_sample(accepted: pd.DataFrame) -> Specimens:
 
 @dataclass(frozen=True)
 class _Well:
-    """The samples of one well that have a depth, shallowest first; at one depth, core goes last (as the deeper evidence)."""
+    """The samples of one well that have a depth, shallowest first. At equal depth core is last, as better evidence of a base."""
 
     name: str
     samples: tuple[SampleCount, ...]
@@ -58,16 +58,16 @@ class _Well:
 def ranges_table(
     samples: Sequence[SampleCount], specimens: Specimens, genera: Sequence[str], minimum_specimens: int
 ) -> pd.DataFrame:
-    """``ranges.csv``: one row a well and genus.
+    """Return `ranges.csv`: one row per well and genus.
 
-    A sample holds a genus if at least ``minimum_specimens`` were accepted in it. Where none does, the cells of top and base are
-    empty. Samples without a depth, and those of which nothing was analysed, tell nothing; the notes say where such a sample lies
-    beyond a top or base. ``core_base_*`` is the deepest sample of core.
+    A genus is present in a sample if at least `minimum_specimens` were accepted. If it is present in no sample, the cells of top
+    and base are empty. Samples without a depth are ignored. The notes report that a top or base is in the first or last sample of
+    the well, or that the next sample failed or is partial. `core_base_*` is the deepest core sample with the genus.
 
     Args:
-        samples: all samples of the well.
-        specimens: the object ids of each sample and genus, the most certain first.
-        genera: the rows, in this order (leave the spike out).
+        samples: all samples.
+        specimens: from `specimens_by_sample`.
+        genera: the rows, in this order, without the spike.
         minimum_specimens: 1 or more.
     """
     rows = [_row(well, genus, specimens, minimum_specimens) for well in _wells(samples) for genus in genera]
@@ -103,9 +103,9 @@ def _row(well: _Well, genus: str, specimens: Specimens, minimum: int) -> dict[st
     top, base = well.samples[held[0]], well.samples[held[-1]]
     core = [well.samples[place] for place in held if _is_core(well.samples[place])]
     row |= _end("top", top, genus, specimens) | _end("base", base, genus, specimens)
-    row["top_note"] = "; ".join(_beyond(well, held[0], -1))
+    row["top_note"] = "; ".join(_range_notes(well, held[0], -1))
     caved = [] if _is_core(base) else ["possibly caved"]
-    row["base_note"] = "; ".join(caved + _beyond(well, held[-1], 1))
+    row["base_note"] = "; ".join(caved + _range_notes(well, held[-1], 1))
     if core:
         row |= _end("core_base", core[-1], genus, specimens)
     return row
@@ -123,8 +123,8 @@ def _end(name: str, count: SampleCount, genus: str, specimens: Specimens) -> dic
     return {f"{name}_{column}": value for column, value in zip(_END_COLUMNS, values, strict=True)}
 
 
-def _beyond(well: _Well, place: int, step: int) -> list[str]:
-    """What keeps a top (step -1) or base (step 1) at ``place`` from being the end of the range."""
+def _range_notes(well: _Well, place: int, step: int) -> list[str]:
+    """Return notes on why the true range may continue above a top (step -1) or below a base (step 1) at position `place`."""
     last = 0 if step < 0 else len(well.samples) - 1
     if place == last:
         return ["shallowest sample of the well" if step < 0 else "deepest sample of the well"]

@@ -1,4 +1,8 @@
-"""Fossils a gram by a spike: tablets of a known number of exotic spores (Lycopodium), added to a weighed sample and counted."""
+"""Fossils per gram, computed from a spike.
+
+A spike is tablets with a known number of exotic spores (Lycopodium), which are added to a weighed sample and counted with its
+fossils.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +15,7 @@ from slidepipe.errors import SettingsError
 from slidepipe.samples.sample import Spike, WellSlide
 from slidepipe.samples.samples_csv import SAMPLES_FILE
 
-#: The row of ``spike.csv`` for a sample's fossils together.
+#: The row of `spike.csv` for all fossils of a sample together.
 ALL_FOSSILS = "(all fossils)"
 
 SPIKE_COLUMNS = (
@@ -33,10 +37,15 @@ SPIKE_COLUMNS = (
 
 
 def check_spike(slides: Sequence[WellSlide], genera: Sequence[str], spike_genus: str | None) -> None:
-    """Refuse a spike that cannot be used, before any work starts.
+    """Check before any work starts that the spike can be used.
+
+    Args:
+        slides: all slides, with the spikes of `samples.csv`.
+        genera: the genera of the reference set.
+        spike_genus: the setting `counting.spike_genus`.
 
     Raises:
-        SettingsError: the spike genus is none of ``genera``, or samples have tablets and no spike genus is set.
+        SettingsError: the spike genus is none of `genera`, or samples have tablets and no spike genus is set.
     """
     if spike_genus is not None and spike_genus not in genera:
         raise SettingsError(
@@ -52,10 +61,10 @@ def check_spike(slides: Sequence[WellSlide], genera: Sequence[str], spike_genus:
 
 
 def concentration(fossils: int, spikes: int, spike: Spike) -> Estimate:
-    """Fossils a gram, c = X T L / (M g), with its 95 % interval (Stockmarr 1971; Maher 1981).
+    """Return the number of fossils per gram, c = X T L / (M g), with its 95 % interval (Stockmarr 1971; Maher 1981).
 
-    The interval of X / M is that of odds, from Wilson's interval of X / (X + M); the tablets' own error joins it as a relative
-    one. Not a number where no spike was counted.
+    The interval of X / M follows from Wilson's interval of X / (X + M), taken as odds. The variation between tablets is added as
+    a relative error. The estimate is NaN where no spike was counted.
 
     Args:
         fossils: X, fossils counted.
@@ -76,22 +85,36 @@ def concentration(fossils: int, spikes: int, spike: Spike) -> Estimate:
 
 
 def relative_error(fossils: int, spikes: int, spike: Spike) -> float:
-    """Relative standard error of a concentration, sqrt(1/X + 1/M + (s/L)^2 / T) (Stockmarr 1971); not a number without counts."""
+    """Return the relative standard error of a concentration, sqrt(1/X + 1/M + (s/L)^2 / T) (Stockmarr 1971).
+
+    Args:
+        fossils: X, fossils counted.
+        spikes: M, spikes counted.
+        spike: T tablets of L spores each, with the standard deviation s.
+
+    Returns:
+        The error; NaN where one of the counts is 0.
+    """
     if fossils == 0 or spikes == 0:
         return math.nan
     return math.sqrt(1 / fossils + 1 / spikes + tablet_error(spike) ** 2)
 
 
 def tablet_error(spike: Spike) -> float:
-    """Relative standard deviation of the number of spores in all tablets: (s / L) / sqrt(T)."""
+    """Return the relative standard deviation of the number of spores in all tablets of a spike: (s / L) / sqrt(T)."""
     return spike.spores_sd / spike.spores_per_tablet / math.sqrt(spike.tablets)
 
 
 def spike_table(samples: Sequence[SampleCount], genera: Sequence[str], spike_genus: str | None) -> pd.DataFrame:
-    """``spike.csv``: for each sample with a spike, fossils a gram: of all fossils, and of each genus. No rows without a spike.
+    """Return `spike.csv`: fossils per gram of each sample with a spike, one row for all fossils and one per genus.
 
-    Counts of a sample's slides are summed: they are mounts of one spiked residue. ``per_gram`` is empty where it cannot be told,
-    and ``note`` says why.
+    The slides of a sample are mounts of the same spiked residue, so their counts are summed. `per_gram` is empty where no spike
+    was counted; `note` says so.
+
+    Args:
+        samples: all samples; those without a spike have no rows.
+        genera: the genera, in this order.
+        spike_genus: the genus of the spike; None if there is none, and then the table is empty.
     """
     rows = []
     for count in samples:

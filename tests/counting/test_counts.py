@@ -64,7 +64,8 @@ def counted(well: list[tuple[str | None, str, list[str | None] | None]]) -> list
 
 
 @given(wells)
-def test_sums_agree_between_tables(well: list[tuple[str | None, str, list[str | None] | None]]) -> None:
+def test_tables_agree(well: list[tuple[str | None, str, list[str | None] | None]]) -> None:
+    """The sums of the three count tables agree with each other."""
     counts = counted(well)
     samples, slides, long = (rows(make_table(counts, GENERA)) for make_table in (sample_table, slide_table, long_table))
     named = ["sample_id", "well", "depth_m", "sample_type", "slides", "status", "area_mm2"]
@@ -97,7 +98,7 @@ def test_sums_agree_between_tables(well: list[tuple[str | None, str, list[str | 
 
 
 @given(wells, st.randoms(use_true_random=False))
-def test_tables_do_not_depend_on_the_order_of_slides(
+def test_tables_do_not_depend_on_slide_order(
     well: list[tuple[str | None, str, list[str | None] | None]], shuffler: random.Random
 ) -> None:
     counts = counted(well)
@@ -107,7 +108,8 @@ def test_tables_do_not_depend_on_the_order_of_slides(
         assert make_table(counts, GENERA).to_csv(index=False) == make_table(shuffled, GENERA).to_csv(index=False)
 
 
-def test_depths_ascend_as_numbers_and_a_slide_without_one_comes_last() -> None:
+def test_samples_sorted_by_depth() -> None:
+    """Depths are sorted as numbers, and a sample without a depth comes last."""
     counts = [
         SlideCount(slide(name, depth), "barren", 1.0) for name, depth in (("a", "1000"), ("b", None), ("c", "980.5"))
     ]
@@ -115,7 +117,8 @@ def test_depths_ascend_as_numbers_and_a_slide_without_one_comes_last() -> None:
     assert [row["sample_id"] for row in rows(long_table(counts, GENERA))][-1] == "1/2-3"
 
 
-def test_a_well_whose_slides_are_all_bad_has_rows_and_no_numbers() -> None:
+def test_all_slides_failed() -> None:
+    """A well whose slides all failed has rows with empty cells."""
     counts = [SlideCount(slide("a"), "failed", 0.0), SlideCount(slide("b", "200"), "failed", 0.0)]
     table = rows(sample_table(counts, GENERA))
     assert [row["status"] for row in table] == ["failed", "failed"]
@@ -123,7 +126,8 @@ def test_a_well_whose_slides_are_all_bad_has_rows_and_no_numbers() -> None:
     assert long_table(counts, GENERA).to_csv(index=False, lineterminator="\n") == ",".join(LONG_COLUMNS) + "\n"
 
 
-def test_barren_is_zeros_failed_is_empty_and_one_failed_slide_makes_a_sample_partial(tmp_path: Path) -> None:
+def test_barren_failed_and_partial_samples(tmp_path: Path) -> None:
+    """A barren sample has zeros, a failed one empty cells; one failed slide makes its sample partial."""
     make(
         tmp_path / "r",
         {
@@ -141,7 +145,8 @@ def test_barren_is_zeros_failed_is_empty_and_one_failed_slide_makes_a_sample_par
     assert dict(counts["fossils_per_mm2"]) == {"100": "0.0", "200": "", "300": "0.5", "400": "0.0"}
 
 
-def test_the_same_file_name_in_two_folders_is_two_slides_of_one_sample(tmp_path: Path) -> None:
+def test_same_file_name_in_two_folders(tmp_path: Path) -> None:
+    """Two files of the same name in two folders are two slides of one sample."""
     name = "1_2-3 100 mDC"
     make(tmp_path / "r", {slide(name): ["azolla", None], slide(f"second/{name}"): ["azolla", "deflandrea"]})
     slides = table(tmp_path / "r", "counts_slides.csv")
@@ -151,7 +156,8 @@ def test_the_same_file_name_in_two_folders_is_two_slides_of_one_sample(tmp_path:
     assert (counts["slides"], counts["azolla"], counts["deflandrea"], counts["unknown"]) == ("2", "2", "1", "1")
 
 
-def test_the_spike_is_counted_but_is_no_part_of_the_sum() -> None:
+def test_spike_is_not_in_sum() -> None:
+    """The spike is counted but is no part of the sum of fossils."""
     count = SlideCount(slide("a"), "ok", 1.0, Counter(azolla=30, deflandrea=10, spiniferites=60))
     long = {row["genus"]: row for row in rows(long_table([count], GENERA, "spiniferites"))}
     assert (long["azolla"]["percent"], long["deflandrea"]["percent"]) == ("75.0", "25.0")
@@ -163,7 +169,8 @@ def test_the_spike_is_counted_but_is_no_part_of_the_sum() -> None:
     assert rows(sample_table([count], GENERA, "spiniferites"))[0]["fossils"] == "40"
 
 
-def test_every_number_can_be_counted_again_from_the_object_table(tmp_path: Path) -> None:
+def test_recount_from_object_table(tmp_path: Path) -> None:
+    """Every number of the count tables can be recomputed from the object table."""
     names = [*GENERA, None, "unusable"]
     picked = random.Random(5)
     slides = {slide(f"s{n}", str(100 + n // 2)): [picked.choice(names) for _ in range(40)] for n in range(5)}
@@ -186,7 +193,8 @@ def test_every_number_can_be_counted_again_from_the_object_table(tmp_path: Path)
         assert (float(row["low"]), float(row["high"])) == (round(100 * low, 3), round(100 * high, 3))
 
 
-def test_tables_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_tables_are_reproducible(tmp_path: Path) -> None:
+    """The same objects give the same bytes."""
     slides = {slide("b", "200"): ["azolla", None] * 9, slide("a", "100"): ["deflandrea", "unusable", None] * 5}
     for name in ("one", "two"):
         make(tmp_path / name, slides)
@@ -195,19 +203,22 @@ def test_tables_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         assert b"\r" not in (tmp_path / "one" / name).read_bytes()
 
 
-def test_no_genus_can_be_named_after_a_column() -> None:
+def test_reserved_columns() -> None:
+    """Every column that is not a genus is a reserved name."""
     count = [SlideCount(slide("a"), "barren", 1.0)]
     for make_table in (sample_table, slide_table):
         assert set(make_table(count, []).columns) <= RESERVED_COLUMNS
 
 
-def test_samples_of_equal_depth_written_differently_are_one() -> None:
+def test_equal_depths_are_one_sample() -> None:
+    """1430.50 and 1430.5 are the same depth."""
     counts = [SlideCount(slide("a", "1430.50"), "barren", 1.0), SlideCount(slide("b", "1430.5"), "barren", 1.0)]
     assert [(s.sample.depth_m, len(s.slides)) for s in by_sample(counts)] == [(Decimal("1430.5"), 2)]
 
 
 @given(st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
-def test_intervals_of_proportions_hold_the_share_and_stay_within_0_and_1(case: tuple[int, int]) -> None:
+def test_proportion_intervals_are_valid(case: tuple[int, int]) -> None:
+    """The intervals contain the proportion, stay between 0 and 1, and are symmetric in successes and failures."""
     successes, trials = case
     for interval in (wilson_interval, jeffreys_interval):
         low, high = interval(successes, trials)
@@ -216,7 +227,7 @@ def test_intervals_of_proportions_hold_the_share_and_stay_within_0_and_1(case: t
         assert mirrored == (pytest.approx(1 - high, abs=1e-9), pytest.approx(1 - low, abs=1e-9))
 
 
-def test_wilson_interval_of_a_published_example() -> None:
+def test_wilson_published_example() -> None:
     # Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81/263 and 15/148.
     assert wilson_interval(81, 263) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
     assert wilson_interval(15, 148) == (pytest.approx(0.0624, abs=5e-5), pytest.approx(0.1605, abs=5e-5))
@@ -229,7 +240,8 @@ estimates = st.tuples(st.floats(0, 1e4), st.floats(0, 1e3), st.floats(0, 1e3)).m
 
 
 @given(st.lists(estimates, min_size=1, max_size=5))
-def test_the_interval_of_a_sum_is_wider_than_each_and_narrower_than_all(parts: list[Estimate]) -> None:
+def test_mover_sum_width(parts: list[Estimate]) -> None:
+    """The interval of a sum is wider than that of each part and narrower than all of them added."""
     total = mover_sum(parts)
     slack = 1e-6 * (1 + total.high)
     widest = max(part.high - part.value for part in parts)
@@ -238,7 +250,8 @@ def test_the_interval_of_a_sum_is_wider_than_each_and_narrower_than_all(parts: l
 
 
 @given(estimates, estimates)
-def test_a_share_of_two_estimates_lies_in_its_interval_within_0_and_1(part: Estimate, rest: Estimate) -> None:
+def test_mover_share_is_valid(part: Estimate, rest: Estimate) -> None:
+    """The share lies in its interval, and the interval between 0 and 1."""
     share = mover_share(part, rest)
     if part.value + rest.value == 0:
         assert math.isnan(share.value)
@@ -246,5 +259,6 @@ def test_a_share_of_two_estimates_lies_in_its_interval_within_0_and_1(part: Esti
         assert 0 <= share.low <= share.value <= share.high <= 1
 
 
-def test_percentage_intervals_cover() -> None:
+def test_percentage_coverage() -> None:
+    """The intervals of percentages cover the true value in about 95 % of cases."""
     assert 0.93 <= percentage_coverage(wells=60, seed=3).coverage <= 0.98

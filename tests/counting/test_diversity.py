@@ -14,7 +14,8 @@ assemblages = st.lists(st.integers(0, 400), min_size=1, max_size=20)
 
 
 @given(assemblages)
-def test_rarefied_richness_grows_from_one_to_all_genera(counts: list[int]) -> None:
+def test_rarefied_richness_increases(counts: list[int]) -> None:
+    """Rarefied richness increases from one genus to all genera."""
     total = sum(counts)
     if total == 0:
         assert math.isnan(rarefied_richness(counts, 1))
@@ -28,7 +29,8 @@ def test_rarefied_richness_grows_from_one_to_all_genera(counts: list[int]) -> No
     assert math.isnan(rarefied_richness(counts, total + 1))
 
 
-def test_rarefied_richness_is_the_mean_over_all_draws() -> None:
+def test_rarefied_richness_is_mean_of_draws() -> None:
+    """Rarefied richness is the mean number of genera over all possible draws."""
     fossils = "aaaabbc"
     draws = list(combinations(range(len(fossils)), 3))
     mean = sum(len({fossils[place] for place in draw}) for draw in draws) / len(draws)
@@ -36,7 +38,8 @@ def test_rarefied_richness_is_the_mean_over_all_draws() -> None:
 
 
 @given(assemblages)
-def test_diversity_is_bounded_and_blind_to_order_and_absent_genera(counts: list[int]) -> None:
+def test_diversity_bounds(counts: list[int]) -> None:
+    """Indices stay within their bounds and ignore order and absent genera."""
     present = sum(count > 0 for count in counts)
     for index in (shannon, simpson):
         value = index(counts)
@@ -47,7 +50,7 @@ def test_diversity_is_bounded_and_blind_to_order_and_absent_genera(counts: list[
         assert -1e-12 <= simpson(counts) <= 1 - 1 / present + 1e-9
 
 
-def test_even_assemblages_have_the_largest_diversity() -> None:
+def test_even_assemblage_is_most_diverse() -> None:
     assert shannon([5, 5, 5, 5]) == pytest.approx(math.log(4))
     assert simpson([5, 5, 5, 5]) == pytest.approx(0.75)
     assert (shannon([9]), simpson([9])) == (0.0, 0.0)
@@ -65,7 +68,8 @@ def samples(spike_genus: str | None = None) -> list[dict[str, object]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def test_the_table_rarefies_to_the_smallest_sum_worth_it_and_tells_barren_from_failed() -> None:
+def test_diversity_table() -> None:
+    """The table rarefies to the smallest sum of at least 20; barren and failed samples differ."""
     rows = samples()
     assert {row["rarefied_to"] for row in rows} == {25}
     assert {row["among"] for row in rows} == {"the 3 trained genera"}
@@ -75,7 +79,7 @@ def test_the_table_rarefies_to_the_smallest_sum_worth_it_and_tells_barren_from_f
     assert [row["shannon"] for row in rows[2:4]] == ["", ""]
 
 
-def test_the_spike_adds_no_diversity() -> None:
+def test_spike_is_not_in_diversity() -> None:
     rows = samples("spiniferites")
     assert (rows[0]["fossils"], rows[0]["genera"], rows[0]["among"]) == (40, 2, "the 2 trained genera")
     assert rows[0]["shannon"] == round(shannon([30, 10]), 4)

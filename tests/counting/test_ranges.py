@@ -35,7 +35,8 @@ WELL: Well = [
 ]
 
 
-def test_a_base_in_cuttings_is_possibly_caved_and_the_core_below_which_nothing_is_sure_stands_beside_it() -> None:
+def test_base_in_cuttings_is_possibly_caved() -> None:
+    """A base in cuttings is possibly caved, and the lowest core sample is given too."""
     azolla = ranges(WELL)["azolla"]
     assert (azolla["top_m"], azolla["top_specimens"], azolla["top_note"]) == ("100", 1, "shallowest sample of the well")
     assert (azolla["base_m"], azolla["base_sample_type"], azolla["base_note"]) == ("300", "DC", "possibly caved")
@@ -44,7 +45,8 @@ def test_a_base_in_cuttings_is_possibly_caved_and_the_core_below_which_nothing_i
     assert azolla["base_object_ids"] == "s2:00000; s2:00001"
 
 
-def test_a_top_needs_the_specimens_that_were_asked_for() -> None:
+def test_minimum_specimens() -> None:
+    """A top needs the minimum number of specimens."""
     genera = ranges(WELL, minimum=2)
     assert (genera["azolla"]["top_m"], genera["azolla"]["base_m"]) == ("200", "300")
     assert (genera["deflandrea"]["top_m"], genera["deflandrea"]["base_m"]) == ("200", "200")
@@ -53,13 +55,14 @@ def test_a_top_needs_the_specimens_that_were_asked_for() -> None:
     assert genera["deflandrea"]["top_specimens"] == 12
 
 
-def test_a_genus_that_no_sample_holds_has_no_range() -> None:
+def test_absent_genus_has_no_range() -> None:
     row = ranges(WELL)["spiniferites"]
     assert (row["specimens"], row["samples"]) == (0, 0)
     assert {row[name] for name in RANGES_COLUMNS[4:]} == {""}
 
 
-def test_a_failed_sample_beyond_an_end_is_told() -> None:
+def test_note_on_failed_next_sample() -> None:
+    """A failed or partial sample beyond a top or base is reported in the notes."""
     row = ranges(
         [
             ("90", "DC", "partial", {}),
@@ -72,12 +75,13 @@ def test_a_failed_sample_beyond_an_end_is_told() -> None:
     assert row["base_note"] == "possibly caved; the sample below (1/2-3 110 mDC) is failed"
 
 
-def test_core_and_cuttings_of_one_depth_make_a_sure_base() -> None:
+def test_core_and_cuttings_at_one_depth() -> None:
+    """Where core and cuttings have the same depth, the base is in core."""
     row = ranges([("100", "SWC", "ok", {"azolla": 1}), ("100", "DC", "ok", {"azolla": 4})])["azolla"]
     assert (row["base_sample_type"], row["base_note"]) == ("SWC", "deepest sample of the well")
 
 
-def test_a_sample_without_depth_tells_nothing() -> None:
+def test_sample_without_depth_is_ignored() -> None:
     row = ranges([(None, "", "ok", {"azolla": 4})])["azolla"]
     assert (row["specimens"], row["top_m"], row["base_m"]) == (0, "", "")
 
@@ -90,7 +94,7 @@ finds = st.fixed_dictionaries({"azolla": st.integers(0, 3)})
     st.lists(st.tuples(depths, st.sampled_from(["DC", "C", "SWC"]), st.just("ok"), finds), max_size=8, min_size=1),
     st.integers(1, 4),
 )
-def test_every_find_lies_between_top_and_base(well: Well, minimum: int) -> None:
+def test_finds_lie_between_top_and_base(well: Well, minimum: int) -> None:
     row = ranges(well, minimum)["azolla"]
     held: Counter[tuple[int, str]] = Counter()
     for depth, sample_type, _, genera in well:
@@ -106,7 +110,8 @@ def test_every_find_lies_between_top_and_base(well: Well, minimum: int) -> None:
     assert ("possibly caved" in str(row["base_note"])) == (str(row["core_base_m"]) != str(row["base_m"]))
 
 
-def test_the_specimens_named_are_the_most_certain_of_the_object_table(tmp_path: Path) -> None:
+def test_listed_specimens_are_most_certain(tmp_path: Path) -> None:
+    """The ids are those of the most certain accepted objects."""
     make(tmp_path / "r", {slide("a"): ["azolla", None, "azolla", "deflandrea", "azolla"]})
     objects = ObjectTable(tmp_path / "r").read()
     named = specimens_by_sample(ObjectTable(tmp_path / "r").read_accepted(SPECIMEN_COLUMNS))

@@ -18,14 +18,15 @@ from tests.made_results import GENERA, slide
 SPIKE = Spike(tablets=2, spores_per_tablet=10_000, spores_sd=400, grams=5)
 
 
-def test_concentration_is_stockmarrs() -> None:
+def test_concentration_formula() -> None:
+    """The concentration and its error follow Stockmarr (1971)."""
     estimate = concentration(300, 100, SPIKE)
     assert estimate.value == pytest.approx(300 * 2 * 10_000 / (100 * 5))
     assert relative_error(300, 100, SPIKE) == pytest.approx(math.sqrt(1 / 300 + 1 / 100 + 0.04**2 / 2))
 
 
 @given(st.integers(0, 5000), st.integers(1, 5000))
-def test_a_concentration_lies_in_its_interval(fossils: int, spikes: int) -> None:
+def test_concentration_is_in_interval(fossils: int, spikes: int) -> None:
     estimate = concentration(fossils, spikes, SPIKE)
     assert 0 <= estimate.low <= estimate.value <= estimate.high < math.inf
     exact = concentration(fossils, spikes, replace(SPIKE, spores_sd=0))
@@ -35,7 +36,8 @@ def test_a_concentration_lies_in_its_interval(fossils: int, spikes: int) -> None
         assert exact.low >= estimate.low > 0
 
 
-def test_the_interval_of_a_concentration_covers() -> None:
+def test_concentration_coverage() -> None:
+    """The interval covers the true concentration in about 95 % of cases."""
     rng = np.random.default_rng(2)
     held = total = 0
     for _ in range(1500):
@@ -51,7 +53,8 @@ def test_the_interval_of_a_concentration_covers() -> None:
     assert 0.93 <= held / total <= 0.98
 
 
-def test_the_table_sums_the_slides_of_a_sample_and_says_where_nothing_can_be_told() -> None:
+def test_spike_table() -> None:
+    """The slides of a sample are summed; where no spike was counted, the cell is empty and a note says so."""
     first, second = (replace(slide(name, "100"), spike=spike) for name, spike in (("a", SPIKE), ("b", None)))
     counts = [
         SlideCount(first, "ok", 1.0, Counter(azolla=10, spiniferites=30)),
@@ -70,7 +73,8 @@ def test_the_table_sums_the_slides_of_a_sample_and_says_where_nothing_can_be_tol
     assert spike_table(by_sample(counts), GENERA, None).empty
 
 
-def test_a_spike_that_cannot_be_used_stops_the_run_before_it_starts() -> None:
+def test_unusable_spike_is_an_error() -> None:
+    """A spike that cannot be used is an error before any work starts."""
     with pytest.raises(SettingsError, match="'lycopodium', which the reference set does not have"):
         check_spike([slide("a")], GENERA, "lycopodium")
     with pytest.raises(SettingsError, match=r"samples\.csv: a has tablets, but counting\.spike_genus is not set"):
@@ -85,7 +89,7 @@ def well(folder: Path, samples: str) -> Path:
     return folder
 
 
-def test_samples_csv_gives_the_spike(tmp_path: Path) -> None:
+def test_spike_from_samples_csv(tmp_path: Path) -> None:
     text = 'slide;tablets;spores_per_tablet;spores_sd;grams\n1_2-3 100 mDC;2;"9666,5";671;5,25\n'
     spikes = {found.slide_id: found.spike for found in discover(well(tmp_path, text))}
     assert spikes == {"1_2-3 100 mDC": Spike(2, 9666.5, 671, 5.25), "1_2-3 100 mDC (2)": None, "1_2-3 200 mDC": None}
@@ -109,6 +113,7 @@ def test_samples_csv_gives_the_spike(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_spike_that_is_not_whole_is_an_error_that_names_the_slide(tmp_path: Path, text: str, message: str) -> None:
+def test_incomplete_spike_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    """An incomplete spike is an error that names the slide."""
     with pytest.raises(WellError, match=message):
         discover(well(tmp_path, text))

@@ -18,7 +18,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_well(tmp_path_factory.mktemp("exports") / "r", 6, 4, statuses={1: "failed", 3: "partial", 4: "barren"})
 
 
-def test_wide_csv_is_what_strat_plot_takes(well: Path, tmp_path: Path) -> None:
+def test_wide_csv_for_rioja(well: Path, tmp_path: Path) -> None:
     export(well, "csv", tmp_path)
     wide = pd.read_csv(tmp_path / "counts_wide.csv")
     assert wide.columns.tolist() == ["sample_id", "well", "depth_m", "sample_type", "status", *genus_names(4)]
@@ -33,7 +33,7 @@ def test_wide_csv_is_what_strat_plot_takes(well: Path, tmp_path: Path) -> None:
     assert taxa.to_numpy().sum() == len(accepted)
 
 
-def test_long_csv_is_what_tidypaleo_takes(well: Path, tmp_path: Path) -> None:
+def test_tidy_csv_for_tidypaleo(well: Path, tmp_path: Path) -> None:
     export(well, "csv", tmp_path)
     long = pd.read_csv(tmp_path / "counts_tidy.csv")
     assert long.columns.tolist()[:3] == ["location", "param", "depth"]
@@ -51,7 +51,7 @@ def test_long_csv_is_what_tidypaleo_takes(well: Path, tmp_path: Path) -> None:
     assert sums.round(1).eq(100).all()
 
 
-def test_parquet_keeps_types(well: Path, tmp_path: Path) -> None:
+def test_parquet_column_types(well: Path, tmp_path: Path) -> None:
     written = export(well, "parquet", tmp_path)
     assert {path.name for path in written} == {"counts.parquet", "counts_long.parquet", "objects.parquet"}
     counts = pd.read_parquet(tmp_path / "counts.parquet")
@@ -61,7 +61,8 @@ def test_parquet_keeps_types(well: Path, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "objects.parquet").equals(pq.read_table(well / "objects.parquet"))
 
 
-def test_coco_rules(well: Path, tmp_path: Path) -> None:
+def test_coco(well: Path, tmp_path: Path) -> None:
+    """The file follows the rules of COCO."""
     (path,) = export(well, "coco", tmp_path)
     record = json.loads(path.read_text(encoding="utf-8"))
     images = {image["id"]: image for image in record["images"]}
@@ -89,7 +90,7 @@ def test_coco_rules(well: Path, tmp_path: Path) -> None:
         assert categories[annotation["category_id"]] == (row["genus"] if row["state"] == "accepted" else row["state"])
 
 
-def test_the_command_takes_several_formats(well: Path, tmp_path: Path) -> None:
+def test_export_several_formats(well: Path, tmp_path: Path) -> None:
     forms = [option for form in FORMATS for option in ("--format", form.name)]
     done = CliRunner().invoke(main, ["export", str(well), *forms, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output

@@ -23,7 +23,8 @@ def pytest_fail(name: str) -> None:
     raise AssertionError(f"{name} is no JSON")
 
 
-def test_what_qupath_reads(tmp_path: Path) -> None:
+def test_qupath_features(tmp_path: Path) -> None:
+    """Features have the members that QuPath reads."""
     folder = make_well(tmp_path / "r", 3, 4, statuses={1: "failed"})
     written = write_geojson(Results(folder), folder / "geojson")
     assert len(written) == 2
@@ -57,7 +58,8 @@ def test_what_qupath_reads(tmp_path: Path) -> None:
     assert len(names) == len(objects)
 
 
-def test_boxes_lie_on_what_qupath_shows(tmp_path: Path) -> None:
+def test_boxes_in_cropped_scan(tmp_path: Path) -> None:
+    """Boxes are relative to the bounds, to which QuPath crops a scan."""
     path = drawn.mirax(tmp_path / "1_2-3 100 mDC.mrxs", drawn.field(1024, 1024, DISCS), offset_tiles=(4, 2))
     bounds = read_meta(path, None).bounds
     assert (bounds.x0, bounds.y0) == (1024, 512)
@@ -84,12 +86,13 @@ def test_boxes_lie_on_what_qupath_shows(tmp_path: Path) -> None:
     assert not (ink & ~inside).any()
 
 
-def test_colours_differ() -> None:
+def test_genus_colours_differ() -> None:
     colours = genus_colours([f"g{number}" for number in range(60)])
     assert len({tuple(colour) for colour in colours.values()}) == 60
 
 
-def test_what_is_not_finite_is_left_out() -> None:
+def test_non_finite_measurements() -> None:
+    """Measurements that are not finite are left out."""
     row = {
         "object_id": "s:00000", "sample_id": "s", "state": "unusable", "genus": None, "candidate": None, "reason": "black",
         "x0": 0, "y0": 0, "x1": 5, "y1": 5, "p_value": None, "distance": float("nan"), "detect_score": 1.0, "width_um": 1.0,
@@ -100,7 +103,8 @@ def test_what_is_not_finite_is_left_out() -> None:
     assert feature["properties"]["classification"]["name"] == "unusable"
 
 
-def test_files_of_slides_that_are_gone_go_and_a_users_stay(tmp_path: Path) -> None:
+def test_outdated_files_are_deleted(tmp_path: Path) -> None:
+    """Files of slides that are no longer there are deleted; a user's files stay."""
     folder = make_well(tmp_path / "r", 2, 2)
     (first, second) = write_geojson(Results(folder), folder / "geojson")
     (folder / "geojson" / "mine.geojson").write_text('{"type": "FeatureCollection", "features": []}')

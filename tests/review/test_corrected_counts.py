@@ -49,7 +49,8 @@ def whole_well(results: Path) -> pd.DataFrame:
     return rows[rows["sample_id"] == WHOLE_WELL].set_index("genus")
 
 
-def test_without_labels_counts_are_uncorrected_detections(results: Path) -> None:
+def test_no_labels(results: Path) -> None:
+    """Without labels, counts are uncorrected detections."""
     long = table(results, "counts_long.csv")
     assert set(long["correction"]) == {UNCORRECTED}
     assert set(long["corrected"]) == {""}
@@ -59,7 +60,8 @@ def test_without_labels_counts_are_uncorrected_detections(results: Path) -> None
     assert set(rows["correction"]) == {UNCORRECTED}
 
 
-def test_labels_of_all_objects_give_the_truth_without_doubt(results: Path) -> None:
+def test_all_objects_labelled(results: Path) -> None:
+    """Labels of all objects give the true counts with intervals of width zero."""
     truth = truth_of(results)
     sample_review(results, 1000)
     label(results, truth)
@@ -82,7 +84,8 @@ def test_labels_of_all_objects_give_the_truth_without_doubt(results: Path) -> No
 
 
 @pytest.mark.parametrize("by", ["sample", "slide"])
-def test_a_draw_within_samples_corrects_each_sample_and_the_long_table(results: Path, by: By) -> None:
+def test_draw_by_sample(results: Path, by: By) -> None:
+    """A draw within samples corrects each sample and counts_long.csv."""
     sample_review(results, 60, seed=1, by=by)
     label(results, truth_of(results))
     renew_corrected_tables(results)
@@ -101,29 +104,32 @@ def test_a_draw_within_samples_corrects_each_sample_and_the_long_table(results: 
         assert (long[name] == long[f"{name}_there"]).all()
 
 
-def test_a_draw_over_the_well_corrects_the_well_and_says_so_of_its_samples(results: Path) -> None:
+def test_draw_by_genus(results: Path) -> None:
+    """A draw over the well corrects the well, and the samples refer to it."""
     sample_review(results, 30, seed=1)
     label(results, truth_of(results))
     renew_corrected_tables(results)
     assert set(whole_well(results)["correction"]) == {CORRECTED}
-    said = set(table(results, "counts_long.csv")["correction"])
-    assert len(said) == 1
-    assert said.pop().startswith(f"{UNCORRECTED} (reviewed over the whole well")
+    corrections = set(table(results, "counts_long.csv")["correction"])
+    assert len(corrections) == 1
+    assert corrections.pop().startswith(f"{UNCORRECTED} (reviewed over the whole well")
 
 
-def test_a_review_half_done_says_how_far_it_is(results: Path) -> None:
+def test_partly_labelled_draw(results: Path) -> None:
+    """A partly labelled draw reports how many objects are labelled."""
     sample_review(results, 30, seed=1)
     label(results, truth_of(results), only=1)
     renew_corrected_tables(results)
-    said = set(whole_well(results)["correction"])
-    assert len(said) == 1
-    assert said.pop().startswith(f"{UNCORRECTED} (1 of 30 drawn objects have labels, none in stratum '")
+    corrections = set(whole_well(results)["correction"])
+    assert len(corrections) == 1
+    assert corrections.pop().startswith(f"{UNCORRECTED} (1 of 30 drawn objects have labels, none in stratum '")
     label(results, truth_of(results), only=25)
     renew_corrected_tables(results)
     assert set(whole_well(results)["correction"]) == {f"{CORRECTED} (25 of 30 labelled)"}
 
 
-def test_labels_that_no_draw_chose_correct_nothing(results: Path) -> None:
+def test_labels_outside_draw(results: Path) -> None:
+    """Labels of objects outside the draw correct nothing."""
     (results / "labels.csv").write_text("object_id,genus\na:00001,azolla\n", encoding="utf-8")
     renew_corrected_tables(results)
     assert "labels.csv alone is no random draw" in whole_well(results)["correction"].iloc[0]
@@ -138,7 +144,8 @@ def test_labels_that_no_draw_chose_correct_nothing(results: Path) -> None:
     pd.testing.assert_frame_equal(whole_well(results), before)
 
 
-def test_a_review_of_other_detections_corrects_nothing(results: Path, tmp_path: Path) -> None:
+def test_draw_from_other_detections(results: Path, tmp_path: Path) -> None:
+    """A draw from other detections corrects nothing."""
     sample_review(results, 30, seed=1)
     label(results, truth_of(results))
     make(tmp_path / "other", {slide("a"): [*ANSWERS, None], slide("b", "200"): ANSWERS[:40]})
@@ -150,7 +157,8 @@ def test_a_review_of_other_detections_corrects_nothing(results: Path, tmp_path: 
     }
 
 
-def test_another_head_keeps_the_corrected_counts_but_not_its_accuracy(results: Path, tmp_path: Path) -> None:
+def test_head_changed_since_draw(results: Path, tmp_path: Path) -> None:
+    """After a change of the head the counts are still corrected, but accuracy is not known."""
     sample_review(results, 60, seed=1)
     label(results, truth_of(results))
     renew_corrected_tables(results)
@@ -169,36 +177,39 @@ def test_another_head_keeps_the_corrected_counts_but_not_its_accuracy(results: P
 labels = st.lists(st.sampled_from(["azolla", "deflandrea", ""]), min_size=1, max_size=12)
 strata = st.lists(
     st.tuples(st.sampled_from(["azolla", "deflandrea", NEAR, FAR]), labels, st.integers(0, 200)), min_size=1, max_size=8
-).map(lambda drawn: [Stratum(kind, "", len(said) + rest, said) for kind, said, rest in drawn])
+).map(lambda drawn: [Stratum(kind, "", len(given) + rest, given) for kind, given, rest in drawn])
 
 
 @given(strata)
-def test_an_estimate_lies_in_its_interval_and_within_what_can_be(drawn: list[Stratum]) -> None:
+def test_estimates_are_valid(drawn: list[Stratum]) -> None:
+    """Each estimate lies in its interval, and the interval within the possible range."""
     size = sum(stratum.size for stratum in drawn)
     totals = {genus: audit_genus(drawn, genus) for genus in ("azolla", "deflandrea", "", "none")}
-    for genus, told in totals.items():
+    for genus, result in totals.items():
         seen = sum(stratum.labels.count(genus) for stratum in drawn)
-        assert seen - 1e-9 <= told.total.low <= told.total.value <= told.total.high <= size + 1e-9
-        for share in (told.precision, told.recall):
+        assert seen - 1e-9 <= result.total.low <= result.total.value <= result.total.high <= size + 1e-9
+        for share in (result.precision, result.recall):
             assert math.isnan(share.value) or 0 <= share.low <= share.value <= share.high <= 1
-    # What is not azolla, not deflandrea, and not debris, is nothing: the totals share out all objects.
-    assert sum(told.total.value for told in totals.values()) == pytest.approx(size)
+    # There are no other labels than azolla, deflandrea and debris, so their totals add up to all objects.
+    assert sum(result.total.value for result in totals.values()) == pytest.approx(size)
     assert totals["none"].total.value == 0
 
 
-def test_more_labels_make_the_interval_narrower_until_nothing_is_unknown() -> None:
+def test_more_labels_narrow_interval() -> None:
+    """More labels make the interval narrower; with all labels its width is zero."""
     widths = []
     for count in (8, 40, 160, 200):
-        said = ["azolla", "azolla", "azolla", ""] * (count // 4)
-        told = pooled_total([Stratum("azolla", "", 200, said)], "azolla")
-        assert told.value == 150
-        widths.append(told.high - told.low)
+        given = ["azolla", "azolla", "azolla", ""] * (count // 4)
+        total = pooled_total([Stratum("azolla", "", 200, given)], "azolla")
+        assert total.value == 150
+        widths.append(total.high - total.low)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] == 0
 
 
 @pytest.mark.parametrize("by", ["genus", "sample"])
-def test_corrected_counts_are_unbiased_and_their_intervals_cover(by: By) -> None:
+def test_corrected_counts_coverage(by: By) -> None:
+    """Corrected counts are unbiased, and their intervals cover the true values."""
     tallies = correction_coverage(wells=30, seed=6, by=by)
     assert set(tallies) >= {"corrected count, well", "precision", "recall"}
     assert ("corrected count, sample" in tallies) == (by == "sample")
@@ -208,9 +219,8 @@ def test_corrected_counts_are_unbiased_and_their_intervals_cover(by: By) -> None
             assert abs(tally.error / tally.truth) < 0.05, name
 
 
-def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
-    colour_well: Path, test_plugins: Path, tmp_path: Path
-) -> None:
+def test_run_uses_labels(colour_well: Path, test_plugins: Path, tmp_path: Path) -> None:
+    """A run uses new labels, and the tables made again are the same bytes."""
     config = parse_config(
         {
             "reference": colour_well / "reference",
@@ -242,7 +252,7 @@ def test_a_run_picks_labels_up_and_writes_the_same_bytes_again(
     assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == written
 
 
-def test_a_damaged_object_table_is_one_clear_error(results: Path) -> None:
+def test_damaged_object_table(results: Path) -> None:
     (results / "objects.parquet").write_bytes(b"not parquet")
     for act in (renew_corrected_tables, lambda folder: sample_review(folder, 30)):
         with pytest.raises(ResultsError, match=r"objects\.parquet: cannot be read .* Run the same command again"):

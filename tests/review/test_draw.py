@@ -42,7 +42,7 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("by", BY)
-def test_a_draw_records_its_design(frame: pd.DataFrame, by: By) -> None:
+def test_draw_records_design(frame: pd.DataFrame, by: By) -> None:
     rows = draw_objects(frame, 120, seed=3, by=by)
     assert len(rows) == rows["object_id"].nunique() == 120
     for _, stratum in rows.groupby("stratum"):
@@ -61,7 +61,7 @@ def test_a_draw_records_its_design(frame: pd.DataFrame, by: By) -> None:
         assert (rows["stratum_sample"] == rows["sample_id"]).all()
 
 
-def test_every_object_of_a_stratum_is_as_likely_as_another() -> None:
+def test_objects_of_stratum_equally_likely() -> None:
     small = simulated_well(np.random.default_rng(5), objects=60, genera=2, debris=0.5, quality=0.7)
     seeds = 100
     times = Counter(name for seed in range(seeds) for name in draw_objects(small, 20, seed, "genus")["object_id"])
@@ -76,7 +76,8 @@ def test_every_object_of_a_stratum_is_as_likely_as_another() -> None:
         assert abs(times[str(name)] - expected) <= 5 * np.sqrt(seeds * chance[stratum] * (1 - chance[stratum])) + 1e-9
 
 
-def test_a_larger_draw_holds_the_smaller_and_another_seed_is_another_draw(frame: pd.DataFrame) -> None:
+def test_larger_draw_contains_smaller(frame: pd.DataFrame) -> None:
+    """A larger draw contains the smaller one; another seed gives another draw."""
     draws = [set(draw_objects(frame, count, 1, "genus")["object_id"]) for count in (20, 60, 61, 200, 900)]
     assert all(a < b for a, b in pairwise(draws))
     assert draws[-1] == set(frame["object_id"])
@@ -84,7 +85,7 @@ def test_a_larger_draw_holds_the_smaller_and_another_seed_is_another_draw(frame:
     assert set(draw_objects(frame, 60, 2, "genus")["object_id"]) != draws[1]
 
 
-def test_a_draw_does_not_depend_on_the_order_of_objects(frame: pd.DataFrame) -> None:
+def test_draw_does_not_depend_on_order(frame: pd.DataFrame) -> None:
     shuffled = frame.sample(frac=1, random_state=1).reset_index(drop=True)
     pd.testing.assert_frame_equal(draw_objects(frame, 60, 1, "sample"), draw_objects(shuffled, 60, 1, "sample"))
 
@@ -95,9 +96,8 @@ def test_a_draw_does_not_depend_on_the_order_of_objects(frame: pd.DataFrame) -> 
     st.integers(0, 60),
     st.integers(0, 300),
 )
-def test_every_stratum_gives_what_it_has_and_no_less_when_more_are_drawn(
-    genera: dict[str, int], near: int, far: int, extra: int
-) -> None:
+def test_allocate(genera: dict[str, int], near: int, far: int, extra: int) -> None:
+    """Each stratum gives at most its size, and no fewer objects when more are drawn."""
     sizes = genera | {name: size for name, size in ((NEAR, near), (FAR, far)) if size}
     kinds = {name: name for name in sizes}
     if not sizes:
@@ -110,9 +110,10 @@ def test_every_stratum_gives_what_it_has_and_no_less_when_more_are_drawn(
     assert all(1 <= taken[name] <= sizes[name] and taken[name] <= more[name] for name in sizes)
 
 
-def test_review_sample_writes_what_a_palynologist_needs(results: Path) -> None:
-    told = CliRunner().invoke(main, ["review", "sample", str(results), "--n", "40", "--seed", "5"])
-    assert told.exit_code == 0, told.output
+def test_review_sample_files(results: Path) -> None:
+    """review.csv, crops and contact sheets are written with the same numbers."""
+    done = CliRunner().invoke(main, ["review", "sample", str(results), "--n", "40", "--seed", "5"])
+    assert done.exit_code == 0, done.output
     rows = table(results, "review.csv")
     assert len(rows) == 40
     assert set(rows["genus"]) == {""}
@@ -130,7 +131,9 @@ def test_review_sample_writes_what_a_palynologist_needs(results: Path) -> None:
     assert len(list((results / "review").glob("sheet_*.jpg"))) == 2
 
 
-def test_the_same_draw_is_the_same_bytes_and_growing_keeps_rows_and_labels(results: Path) -> None:
+def test_draw_again_and_extend(results: Path) -> None:
+    """The same draw gives the same bytes; a larger one keeps rows and labels."""
+
     def digests() -> list[str]:
         files = sorted([results / "review.csv", *(results / "review").iterdir()])
         return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
@@ -150,7 +153,7 @@ def test_the_same_draw_is_the_same_bytes_and_growing_keeps_rows_and_labels(resul
 
 
 @pytest.mark.parametrize(("count", "seed", "by"), [(35, 2, "genus"), (35, 1, "sample"), (10, 1, "genus")])
-def test_another_draw_does_not_overwrite_one_that_is_there(results: Path, count: int, seed: int, by: By) -> None:
+def test_other_draw_is_not_overwritten(results: Path, count: int, seed: int, by: By) -> None:
     sample_review(results, 20, 1)
     before = (results / "review.csv").read_bytes()
     with pytest.raises(ResultsError, match="holds another draw"):
@@ -158,7 +161,7 @@ def test_another_draw_does_not_overwrite_one_that_is_there(results: Path, count:
     assert (results / "review.csv").read_bytes() == before
 
 
-def test_results_without_an_object_have_nothing_to_review(tmp_path: Path) -> None:
+def test_nothing_to_review(tmp_path: Path) -> None:
     make(tmp_path / "r", {slide("a"): ["unusable"], slide("b", "200"): []})
     with pytest.raises(SettingsError, match="contain no usable object"):
         sample_review(tmp_path / "r", 5)
@@ -166,7 +169,8 @@ def test_results_without_an_object_have_nothing_to_review(tmp_path: Path) -> Non
         sample_review(tmp_path / "elsewhere", 5)
 
 
-def test_labels_are_read_as_people_write_them(results: Path) -> None:
+def test_read_labels(results: Path) -> None:
+    """Labels are read in the different ways in which people write them."""
     sample_review(results, 20, 1)
     rows = table(results, "review.csv")
     rows.loc[0, "genus"], rows.loc[1, "genus"] = "Azolla ", "not a fossil"
@@ -190,13 +194,14 @@ def test_labels_are_read_as_people_write_them(results: Path) -> None:
         (b"", "the column 'object_id' is missing"),
     ],
 )
-def test_labels_that_cannot_be_read_are_one_clear_error(results: Path, content: bytes, message: str) -> None:
+def test_unreadable_labels(results: Path, content: bytes, message: str) -> None:
     (results / "labels.csv").write_bytes(content)
     with pytest.raises(ResultsError, match=message):
         labels_sha256(results)
 
 
-def test_labels_change_what_tables_depend_on(results: Path) -> None:
+def test_labels_sha256(results: Path) -> None:
+    """A change of the labels changes the hash that the tables depend on."""
     seen = {labels_sha256(results)}
     sample_review(results, 20, 1)
     seen.add(labels_sha256(results))
@@ -208,7 +213,7 @@ def test_labels_change_what_tables_depend_on(results: Path) -> None:
         labels_sha256(results)
 
 
-def test_the_frame_leaves_out_what_nobody_can_judge(results: Path) -> None:
+def test_usable_objects(results: Path) -> None:
     frame = usable_objects(pd.read_parquet(results / "objects.parquet"))
     assert len(frame) == 47 + 20
     assert set(frame["state"]) == {"accepted", "unknown"}

@@ -40,7 +40,8 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "r"
 
 
-def test_in_a_journal_the_last_line_of_an_object_holds(results: Path) -> None:
+def test_last_line_counts(results: Path) -> None:
+    """In a journal the last line of an object counts."""
     lines = [
         line("a:00000", "azolla"), line("a:00001", "spiniferites"), line("a:00000", "not a fossil"),
         line("a:00002", "azolla"), line("a:00002", "(withdrawn)"),
@@ -49,7 +50,8 @@ def test_in_a_journal_the_last_line_of_an_object_holds(results: Path) -> None:
     assert read_labels(results) == {"a:00000": "", "a:00001": "spiniferites"}
 
 
-def test_a_withdrawn_label_gives_back_what_the_review_says(results: Path) -> None:
+def test_withdrawn_label(results: Path) -> None:
+    """After a label is withdrawn, the label of review.csv counts again."""
     sample_review(results, 8)
     rows = table(results, "review.csv")
     rows.loc[0, "genus"] = "azolla"
@@ -61,14 +63,16 @@ def test_a_withdrawn_label_gives_back_what_the_review_says(results: Path) -> Non
     assert read_labels(results)[name] == "azolla"
 
 
-def test_without_the_column_when_two_labels_are_an_error_still(results: Path) -> None:
+def test_two_labels_without_journal(results: Path) -> None:
+    """Two labels of an object are an error in a file that is no journal."""
     (results / "labels.csv").write_text("object_id,genus\na:00000,azolla\na:00000,deflandrea\n")
     with pytest.raises(ResultsError, match="has two labels"):
         read_labels(results)
 
 
 @given(st.integers(0, 200))
-def test_a_line_cut_anywhere_says_all_or_nothing(cut: int) -> None:
+def test_truncated_last_line(cut: int) -> None:
+    """A last line cut at any byte is either read completely or ignored."""
     whole = line("a:00001", '"Genus, sp."')
     kept = whole[: min(cut, len(whole) - 1)]
     torn = incomplete_last_line(HEAD + line("a:00000", "azolla") + kept, 9)
@@ -77,7 +81,8 @@ def test_a_line_cut_anywhere_says_all_or_nothing(cut: int) -> None:
         assert kept.startswith('a:00001,"Genus, sp.",a,1,2,30,40,anna,')
 
 
-def test_a_half_written_line_is_left_out_and_told(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_line_is_ignored(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An incomplete last line is ignored with a warning."""
     (results / "labels.csv").write_text(HEAD + line("a:00000", "azolla") + "a:00001,spini")
     with caplog.at_level(logging.WARNING):
         assert read_labels(results) == {"a:00000": "azolla"}
@@ -87,7 +92,8 @@ def test_a_half_written_line_is_left_out_and_told(results: Path, caplog: pytest.
     assert read_labels(results) == {"a:00001": "spini"}
 
 
-def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
+def test_missed_fossils(results: Path) -> None:
+    """Fossils drawn by hand are read with their boxes."""
     drawn, gone = str(MissedId("a", 1)), str(MissedId("a", 2))
     (results / "labels.csv").write_text(
         HEAD + line(drawn, "azolla") + line(gone, "azolla") + line(gone, "(withdrawn)") + line("a:00000", "azolla")
@@ -99,7 +105,8 @@ def test_drawn_fossils_are_read_with_their_boxes(results: Path) -> None:
         read_missed(results)
 
 
-def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> None:
+def test_reviewed_columns_of_counts_csv(results: Path) -> None:
+    """counts.csv gets the reviewed columns with labels, and loses them without."""
     before = (results / "counts.csv").read_bytes()
     elsewhere = line(str(MissedId("gone", 1)), "azolla").replace(",a,", ",gone,")
     (results / "labels.csv").write_text(
@@ -128,7 +135,8 @@ def test_counts_csv_gets_reviewed_counts_and_loses_them_again(results: Path) -> 
 @given(
     st.dictionaries(st.integers(0, 13), st.sampled_from(["", "azolla", "AZOLLA", "deflandrea", "other"]), max_size=14)
 )
-def test_reviewed_counts_are_a_count_of_all_objects_with_labels_put_in(labels: dict[int, str]) -> None:
+def test_review_counts(labels: dict[int, str]) -> None:
+    """Reviewed counts equal a count of all objects with labels in place of answers."""
     objects = pd.DataFrame(
         {
             "object_id": [f"a:{row:05d}" for row in range(len(ANSWERS))],
@@ -137,17 +145,18 @@ def test_reviewed_counts_are_a_count_of_all_objects_with_labels_put_in(labels: d
             "genus": [answer if answer != "unusable" else None for answer in ANSWERS],
         }
     )  # fmt: skip
-    told = review_counts(objects, {f"a:{row:05d}": label for row, label in labels.items()}, [], {"a": "s"}, GENERA)
+    reviewed = review_counts(objects, {f"a:{row:05d}": label for row, label in labels.items()}, [], {"a": "s"}, GENERA)
     expected: dict[str, int] = {}
     for row, answer in enumerate(ANSWERS):
         name = labels.get(row, "" if answer in (None, "unusable") else str(answer)).lower()
         if name:
             expected[name] = expected.get(name, 0) + 1
-    assert {genus: number for (_, genus), number in told.counts.items()} == expected
-    assert sum(told.labelled.values()) == len(labels)
+    assert {genus: number for (_, genus), number in reviewed.counts.items()} == expected
+    assert sum(reviewed.labelled.values()) == len(labels)
 
 
-def test_a_wrong_box_is_kept_by_name_and_counts_as_no_fossil(results: Path) -> None:
+def test_wrong_box(results: Path) -> None:
+    """A wrong box is kept as a label and counts as no fossil."""
     sample_review(results, 1000)
     name = line("a:00001", "Wrong_Box", box(1)) + line(str(MissedId("a", 1)), "wrong box")
     (results / "labels.csv").write_text(HEAD + line("a:00000", "not a fossil", box(0)) + name)
@@ -161,9 +170,8 @@ def test_a_wrong_box_is_kept_by_name_and_counts_as_no_fossil(results: Path) -> N
     assert WRONG_BOX not in table(results, "corrected.csv")["genus"].tolist()
 
 
-def test_a_label_whose_object_has_another_box_by_now_counts_nothing_and_is_told(
-    results: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_label_of_other_box(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A label whose object has another box now is not counted, with a warning."""
     lines = line("a:00000", "deflandrea", box(0)) + line("a:00001", "deflandrea", box(7))
     (results / "labels.csv").write_text(HEAD + lines)
     renew_corrected_tables(results)
@@ -176,11 +184,11 @@ def test_a_label_whose_object_has_another_box_by_now_counts_nothing_and_is_told(
     assert "1 labels are not counted, because their objects are no longer in these results" in caplog.text
     (results / "labels.csv").write_text(
         "object_id,genus\na:00001,deflandrea\n"
-    )  # by hand, without boxes: as it is said
+    )  # written by hand, without boxes: the label is kept
     renew_corrected_tables(results)
     assert table(results, "counts.csv")["reviewed_azolla"][0] == "5"
 
 
-def test_files_that_are_not_there_say_nothing(tmp_path: Path) -> None:
+def test_missing_label_files(tmp_path: Path) -> None:
     assert read_labels_file(tmp_path / "labels.csv").objects == {}
     assert read_missed(tmp_path) == []

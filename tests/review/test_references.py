@@ -41,9 +41,8 @@ def reviewed(colour_well: Path, test_plugins: Path, tmp_path_factory: pytest.Tem
     return config, out
 
 
-def test_reviewed_objects_become_neighbours_of_other_slides_only(
-    colour_well: Path, reviewed: tuple[Config, Path]
-) -> None:
+def test_reviewed_objects_serve_other_slides(colour_well: Path, reviewed: tuple[Config, Path]) -> None:
+    """Reviewed objects become neighbours of objects on other slides only."""
     config, out = reviewed
     again = config.model_copy(update={"reference_results": (out,)})
     assert run_well(colour_well / "well", out, again).redone
@@ -62,23 +61,24 @@ def test_reviewed_objects_become_neighbours_of_other_slides_only(
     assert across > 0
 
 
-def test_results_that_cannot_serve_as_references_are_refused_before_any_work(
-    colour_well: Path, reviewed: tuple[Config, Path], tmp_path: Path
-) -> None:
+def test_unusable_reference_results(colour_well: Path, reviewed: tuple[Config, Path], tmp_path: Path) -> None:
+    """Results that cannot serve as references are an error before any work starts."""
     config, out = reviewed
     with pytest.raises(ResultsError, match="no reviewed objects here"):
         run_well(colour_well / "well", tmp_path / "r", config.model_copy(update={"reference_results": (tmp_path,)}))
     other = {"name": "mean-colour", "views": 8}
     with pytest.raises(ResultsError, match="was embedded with another backbone"):
         find_reviewed([out], ["amberina"], other, tmp_path / "r")
-    assert find_reviewed([out], ["amberina"], other, out)  # this run's own results are embedded anew
+    assert find_reviewed([out], ["amberina"], other, out)  # this run's own results are embedded again
 
 
-def say(results: Path, said: list[tuple[str, str]], boxes: dict[str, tuple[int, int, int, int]] | None = None) -> None:
-    """A journal as the viewer writes it, of lines (object id, what is said of it)."""
+def write_journal(
+    results: Path, lines: list[tuple[str, str]], boxes: dict[str, tuple[int, int, int, int]] | None = None
+) -> None:
+    """Write a journal as the viewer does, from lines of object id and label."""
     objects = Results(results).objects.set_index("object_id")
     rows = []
-    for name, genus in said:
+    for name, genus in lines:
         box = (boxes or {}).get(name, (1, 2, 30, 40))
         if name in objects.index and name not in (boxes or {}):
             box = tuple(objects.loc[name, ["x0", "y0", "x1", "y1"]])
@@ -86,9 +86,10 @@ def say(results: Path, said: list[tuple[str, str]], boxes: dict[str, tuple[int, 
     pd.DataFrame(rows, columns=list(JOURNAL_COLUMNS)).to_csv(results / LABELS_FILE, index=False)
 
 
-def test_objects_labelled_outside_any_draw_join_by_their_box(
+def test_objects_outside_draw(
     colour_well: Path, reviewed: tuple[Config, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Objects labelled outside a draw join by their box."""
     config, _ = reviewed
     out = tmp_path / "results"
     run_well(colour_well / "well", out, config)
@@ -97,7 +98,7 @@ def test_objects_labelled_outside_any_draw_join_by_their_box(
     objects = Results(out).objects
     names = objects["object_id"].tolist()
     genus = next(name for name in genera if not name.startswith("_"))
-    say(
+    write_journal(
         out,
         [
             (names[0], genus), (names[1], genus.upper()), (names[2], WRONG_BOX), (names[3], genus), (names[3], WITHDRAWN),
@@ -113,22 +114,22 @@ def test_objects_labelled_outside_any_draw_join_by_their_box(
     dim = Results(out).embedding(names[0]).size
     alone = ReferenceSet(*np.zeros((2, 1, dim), np.float32), np.array([genus]), np.array(["a.jpg"]), "f", None)
     joined = join_reviewed(alone, found)
-    assert joined.all.genera.tolist() == [genus] * 3  # one piece of debris is no class
+    assert joined.all.genera.tolist() == [genus] * 3  # one object of debris is too few for a class
     assert np.array_equal(joined.all.embeddings[1:], np.stack([Results(out).embedding(name) for name in names[:2]]))
     assert np.array_equal(joined.all.crop_like[1:], joined.all.embeddings[1:])  # an object is a crop already
     assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
     assert len(joined.without_slide(found[0].slide).files) < 3
-
-    # Another detector numbers objects anew: the box tells which one it was; one that is gone is told and left out.
+    # Another detector gives other ids. The box identifies the object; an object that is not detected is left out with a warning.
+    # Another detector gives other ids to objects. The box identifies the object; one that is not detected is left out with a warning.
     moved, gone = tuple(objects.loc[0, ["x0", "y0", "x1", "y1"]]), (1, 2, 3, 4)
     later = objects.loc[objects["slide_id"] == objects["slide_id"][0], "object_id"].iloc[-1]
-    say(out, [(later, genus), (names[1], genus)], {later: moved, names[1]: gone})
+    write_journal(out, [(later, genus), (names[1], genus)], {later: moved, names[1]: gone})
     joined = join_reviewed(alone, find_reviewed([out], genera, backbone, tmp_path / "other"))
     assert np.array_equal(joined.all.embeddings[1:], [Results(out).embedding(names[0])])
-    assert "1 labelled objects are not among the detections" in caplog.text
+    assert "1 labelled objects are no longer among the detections" in caplog.text
 
-    # A run takes them, and again finds nothing to do.
-    say(out, [(name, genus) for name in names])
+    # A run uses them, and the next run finds nothing to do.
+    write_journal(out, [(name, genus) for name in names])
     again = config.model_copy(update={"reference_results": (out,)})
     assert run_well(colour_well / "well", out, again).redone
     assert not run_well(colour_well / "well", out, again).redone
