@@ -119,8 +119,8 @@ def test_objects_outside_draw(
     assert np.array_equal(joined.all.crop_like[1:], joined.all.embeddings[1:])  # an object is a crop already
     assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
     assert len(joined.without_slide(found[0].slide).files) < 3
+
     # Another detector gives other ids. The box identifies the object; an object that is not detected is left out with a warning.
-    # Another detector gives other ids to objects. The box identifies the object; one that is not detected is left out with a warning.
     moved, gone = tuple(objects.loc[0, ["x0", "y0", "x1", "y1"]]), (1, 2, 3, 4)
     later = objects.loc[objects["slide_id"] == objects["slide_id"][0], "object_id"].iloc[-1]
     write_journal(out, [(later, genus), (names[1], genus)], {later: moved, names[1]: gone})
