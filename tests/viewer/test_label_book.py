@@ -1,3 +1,5 @@
+"""Labels that are written while several people work: nothing is lost, and every reader agrees."""
+
 import tempfile
 import threading
 from pathlib import Path
@@ -21,6 +23,7 @@ def entry(object_id: str, label: str | None) -> LabelEntry:
 
 
 def test_written_labels_are_read_back(tmp_path: Path) -> None:
+    """What the book writes is what `read_labels` reads; lines are only added."""
     book = LabelBook(tmp_path)
     assert book.write([entry("a:00000", "azolla"), entry("a:00001", "")], reviewer="anna, b.") == []
     book.write([entry("a:00000", None), entry("a:00002", "deflandrea")])
@@ -32,6 +35,7 @@ def test_written_labels_are_read_back(tmp_path: Path) -> None:
 
 
 def test_file_written_by_hand_becomes_journal(tmp_path: Path) -> None:
+    """A file with semicolons, a byte-order mark and a column of its own becomes a journal and keeps its cells."""
     (tmp_path / LABELS_FILE).write_text(
         "\ufeffobject_id;genus;remark\na:00000;azolla;nice\na:00001;;\n", encoding="utf-8"
     )
@@ -45,6 +49,7 @@ def test_file_written_by_hand_becomes_journal(tmp_path: Path) -> None:
 
 
 def test_copy_of_review_keeps_unreviewed_rows(tmp_path: Path) -> None:
+    """In a copy of `review.csv` a row without a genus is still not a label after the first new line."""
     (tmp_path / LABELS_FILE).write_text("object_id,stratum,genus\na:00000,x,\na:00001,x,azolla\n")
     book = LabelBook(tmp_path)
     book.write([entry("a:00002", "")])
@@ -52,24 +57,27 @@ def test_copy_of_review_keeps_unreviewed_rows(tmp_path: Path) -> None:
 
 
 def test_two_labels_for_one_object_are_an_error(tmp_path: Path) -> None:
+    """A file without the column `when` does not show which of two labels is meant."""
     (tmp_path / LABELS_FILE).write_text("object_id,genus\na:00000,azolla\na:00000,deflandrea\n")
     with pytest.raises(ResultsError, match="has two labels"):
         LabelBook(tmp_path)
 
 
-@pytest.mark.parametrize("torn", ["a:00001,azo", 'a:00001,"azo', "a", "a:00001,azolla,a,1,2,3"])
-def test_incomplete_line_is_removed(tmp_path: Path, torn: str) -> None:
+@pytest.mark.parametrize("incomplete", ["a:00001,azo", 'a:00001,"azo', "a", "a:00001,azolla,a,1,2,3"])
+def test_incomplete_line_is_removed(tmp_path: Path, incomplete: str) -> None:
+    """The next writer removes a line that a killed writer left incomplete."""
     book = LabelBook(tmp_path)
     book.write([entry("a:00000", "azolla")])
     with (tmp_path / LABELS_FILE).open("a") as file:
-        file.write(torn)
+        file.write(incomplete)
     again = LabelBook(tmp_path)
     again.write([entry("a:00002", "deflandrea")])
     assert read_labels(tmp_path) == {"a:00000": "azolla", "a:00002": "deflandrea"}
-    assert torn not in (tmp_path / LABELS_FILE).read_text().splitlines()
+    assert incomplete not in (tmp_path / LABELS_FILE).read_text().splitlines()
 
 
 def test_complete_last_line_without_break_is_kept(tmp_path: Path) -> None:
+    """Only the line break is missing, so the line is valid."""
     book = LabelBook(tmp_path)
     book.write([entry("a:00000", "azolla")])
     path = tmp_path / LABELS_FILE
@@ -79,6 +87,7 @@ def test_complete_last_line_without_break_is_kept(tmp_path: Path) -> None:
 
 
 def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
+    """Three books in three threads write all their lines, and agree at the end."""
     books = [LabelBook(tmp_path) for _ in range(3)]
 
     def work(number: int) -> None:
@@ -97,6 +106,7 @@ def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_undo_keeps_newer_label_of_other_writer(tmp_path: Path) -> None:
+    """An entry is left out if its object does not have the expected label any more."""
     one, other = LabelBook(tmp_path), LabelBook(tmp_path)
     one.write([entry("a:00000", "azolla"), entry("a:00001", "azolla")])
     other.write([entry("a:00000", "deflandrea")])
@@ -106,6 +116,7 @@ def test_undo_keeps_newer_label_of_other_writer(tmp_path: Path) -> None:
 
 
 def test_changed_since_includes_other_writers(tmp_path: Path) -> None:
+    """Changes in the file are reported whoever wrote them."""
     one, other = LabelBook(tmp_path), LabelBook(tmp_path)
     one.write([entry("a:00000", "azolla")])
     at = one.sequence
@@ -115,6 +126,7 @@ def test_changed_since_includes_other_writers(tmp_path: Path) -> None:
 
 
 def test_number_of_deleted_fossil_is_not_reused(tmp_path: Path) -> None:
+    """A deleted fossil keeps its id, so that an undo can restore it."""
     book = LabelBook(tmp_path)
     first = book.write_missed("a", BOX, "azolla")
     book.write([LabelEntry(first, None, "a", BOX)])
@@ -126,6 +138,7 @@ def test_number_of_deleted_fossil_is_not_reused(tmp_path: Path) -> None:
 
 
 def test_locked_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file; after the lock is released the label is written."""
     monkeypatch.setattr(label_book, "_LOCK_SECONDS", 0.05)
     book = LabelBook(tmp_path)
     with (
@@ -144,6 +157,7 @@ def test_locked_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 )
 def test_book_agrees_with_reader(steps: list[tuple[int, str | None, bool]]) -> None:
+    """After any sequence of writes, two books and `read_labels` hold the same labels."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         book, other = LabelBook(results), LabelBook(results)

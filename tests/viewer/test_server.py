@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from slidepipe import viewer
 from slidepipe.errors import SettingsError
 from slidepipe.review.labels import LABELS_FILE, WRONG_BOX, read_labels, read_missed
 from slidepipe.viewer.access import is_loopback
@@ -62,6 +63,16 @@ def test_failures_come_first_on_well_page(server: ViewServer) -> None:
         "/crop/3.jpg",
     ):
         assert server.ask(path).status == 200, path
+
+
+def test_scripts_build_no_html_and_no_ids() -> None:
+    """Scripts make elements, never HTML text, and take ids of objects from the server."""
+    scripts = sorted((Path(viewer.__file__).parent / "static").glob("*.js"))
+    assert len(scripts) >= 8
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "padStart", "lastIndexOf"):
+            assert word not in text, f"{script.name}: {word}"
 
 
 def test_text_is_compressed_but_pictures_are_not(server: ViewServer) -> None:

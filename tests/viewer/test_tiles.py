@@ -1,3 +1,5 @@
+"""Tiles of a scan, the scan that they come from, and the cache that keeps them."""
+
 import io
 import math
 from pathlib import Path
@@ -72,6 +74,7 @@ def test_tile_shows_its_part_of_slide(scan: Path, down: int) -> None:
 
 
 def test_scanned_part_starts_at_bounds(tmp_path: Path) -> None:
+    """The picture starts at the bounds of a MIRAX scan, and unscanned parts have its background colour."""
     path = drawn.mirax(tmp_path / "1_2-3 300 mSWC.mrxs", drawn.field(1536, 1536, DISCS), missing=[(0, 0)])
     with open_slide(path) as slide:
         pyramid = TilePyramid(slide.meta.bounds)
@@ -87,6 +90,7 @@ def test_scanned_part_starts_at_bounds(tmp_path: Path) -> None:
 
 
 def test_reading_in_halves_gives_same_picture(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile that is read in several parts looks the same, and no part exceeds the limit."""
     with open_slide(scan) as slide:
         pyramid = TilePyramid(Box(0, 0, 1536, 1280))
         box = pyramid.tile(pyramid.top - 2, 0, 0)
@@ -102,6 +106,7 @@ def test_reading_in_halves_gives_same_picture(scan: Path, monkeypatch: pytest.Mo
 
 
 def test_unreadable_part_is_hatched(tmp_path: Path) -> None:
+    """A broken tile of the file is hatched; the rest of the picture is shown."""
     path = drawn.svs(tmp_path / "a.svs", drawn.field(1024, 1024, [(700, 700, 90, drawn.BROWN)]), factors=(1,))
     drawn.break_tile(path, 0)
     with open_slide(path) as slide:
@@ -121,6 +126,7 @@ def entry(path: Path, **changes: object) -> dict[str, object]:
 
 
 def test_missing_or_changed_scan_is_reported(scan: Path, tmp_path: Path) -> None:
+    """A scan that is gone or has another size is named with both sizes; `--slides` gives its new folder."""
     assert why_missing(entry(scan), None) == ""
     assert "no such file" in why_missing(entry(tmp_path / "gone.svs"), None)
     assert why_missing(entry(Path("/elsewhere/a.svs")), scan.parent) == ""  # --slides
@@ -156,6 +162,7 @@ def test_cache_keeps_most_recently_used_values(requests: list[tuple[int, int]]) 
 
 
 def test_cache_stores_no_failed_value() -> None:
+    """If a value cannot be made, the next request makes it."""
     cache = BytesCache(100)
     with pytest.raises(ZeroDivisionError):
         cache.get("a", lambda: bytes(1 // 0))
