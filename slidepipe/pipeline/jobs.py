@@ -35,7 +35,7 @@ class SlideJob:
         crops: how to cut and store crops.
         embed: how to embed crops.
         keep_crops: whether crops stay stored after they are embedded.
-        fingerprints: the fingerprint that each stage must have to be used again, by the stage's name in the store.
+        fingerprints: the fingerprint that each stage must have to be used again, by the stage's name in the store, in order.
     """
 
     slide_id: str
@@ -53,6 +53,11 @@ class SlideJob:
         """Return the slide, opened once per thread."""
         _register_files(self.detector.files)  # one of them may hold the reader of the slide's format
         return cached_slide(self.path, self.mpp, self.identity)
+
+    def stages_after(self, stage: StageName) -> tuple[StageName, ...]:
+        """Return the stages that depend on `stage`: all later ones."""
+        names = tuple(self.fingerprints)
+        return names[names.index(stage) + 1 :]
 
     def without_path(self, reason: str) -> str:
         """Return an error message without the slide's path, which differs between machines."""

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,8 @@ from slidepipe.errors import ResultsError
 from slidepipe.store.arrays import CropReader, read_array
 from slidepipe.store.files import flush_folder, flush_tree, read_json, temporary_path, write_json
 
-StageName = Literal["boxes", "crops", "embeddings"]
-
-#: The stages that a slide's store holds. Each depends on the one before it.
-STAGE_NAMES: tuple[StageName, ...] = ("boxes", "crops", "embeddings")
+#: Name of a stage in the store. Which stages there are is defined in `slidepipe.pipeline.stages`.
+StageName = str
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slidepipe.config import load_config, parse_config
+from slidepipe.config import Config, load_config, parse_config
 from slidepipe.errors import RegionError, ResultsError, SettingsError, WellError
+from slidepipe.pipeline import stages
+from slidepipe.pipeline.engine import Work
 from slidepipe.pipeline.flow import run_well
+from slidepipe.pipeline.jobs import SlideState
+from slidepipe.pipeline.stages import STAGES
+from slidepipe.pipeline.stages.stage import Expect, Stage
 from slidepipe.pipeline.summary import RunSummary
 from slidepipe.pipeline.tables import TABLES
 from slidepipe.report import write_report
@@ -20,8 +25,11 @@ from slidepipe.slides.handles import _handles
 from slidepipe.slides.openslide_reader import OpenSlideReader
 from slidepipe.slides.reader import SlideReader
 from slidepipe.store.arrays import write_embeddings
-from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
+from slidepipe.store.slide_store import SlideStore
 from tests import drawn
+
+#: The names of the stages in the store.
+STAGE_NAMES = ("boxes", "crops", "embeddings")
 
 SLIDES = ("1_2-3 100 mDC", "1_2-3 200,5 mC", "1_2-3 300 mSWC")
 
@@ -327,3 +335,33 @@ def test_workers_see_other_file_under_same_name(
     summary = run(here, tmp_path / "results", config, paths={str(here): str(there)})
     assert summary.failed == (SLIDES[0],)
     assert "is not the file that the run was planned with" in summary.reason
+
+
+def test_stages_in_order() -> None:
+    """The tuple of stages gives the names in messages, the names in the store, and the units of progress."""
+    assert [(stage.name, stage.stored, stage.unit) for stage in STAGES] == [
+        ("detect", "boxes", "block"),
+        ("crop", "crops", "object"),
+        ("embed", "embeddings", "object"),
+    ]
+
+
+def test_new_stage_follows_from_tuple(
+    well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that is added to the tuple is run, stored, fingerprinted and used again, without any other change."""
+
+    def work(state: SlideState, config: Config, expect: Expect) -> Work:
+        job = state.job_with_slide()
+        job.store.publish("counts", job.fingerprints["counts"], {"objects": state.count_objects()}, lambda group: None)
+        yield []
+
+    added = Stage("count", "counts", 1, "slide", lambda job, meta, before: (before,), work)
+    monkeypatch.setattr(stages, "STAGES", (*STAGES, added))
+    out = tmp_path / "results"
+    run(well, out, config)
+    store = SlideStore.in_results(out, SLIDES[0])
+    assert store.attributes("counts")["objects"] == 16
+    written = (store.folder / "counts" / "zarr.json").stat().st_mtime_ns
+    run(well, out, config)
+    assert (store.folder / "counts" / "zarr.json").stat().st_mtime_ns == written

@@ -21,7 +21,7 @@ from slidepipe.pipeline.progress import Progress, RunPlan
 from slidepipe.pipeline.status import StatusFile, format_seconds, format_status, read_status
 from slidepipe.store.files import write_json
 from slidepipe.store.lock import locked
-from slidepipe.store.slide_store import STAGE_NAMES, SlideStore
+from slidepipe.store.slide_store import SlideStore
 from tests import drawn
 
 PLAN = RunPlan(slides=4, finished=1, blocks=10, megapixels=50.0, threads=2, dashboard="http://127.0.0.1:1/status")
@@ -136,8 +136,8 @@ def test_status_when_process_number_is_reused(tmp_path: Path) -> None:
 def test_status_of_results_changed_by_interrupted_run(tmp_path: Path) -> None:
     """Results whose stored stages were changed by a later, interrupted run are not finished."""
     store = SlideStore.in_results(tmp_path, "a")
-    marks = {stage: f"first {stage}" for stage in STAGE_NAMES}
-    for stage in STAGE_NAMES:
+    marks = {stage: f"first {stage}" for stage in ("boxes", "crops", "embeddings")}
+    for stage in ("boxes", "crops", "embeddings"):
         store.publish(stage, marks[stage], {}, lambda group: None)
     entries = [
         {"slide_id": "a", "status": "ok", "fingerprints": marks},

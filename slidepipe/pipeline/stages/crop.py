@@ -145,7 +145,7 @@ def publish_crops(job: SlideJob, parts: int, seconds: float) -> None:
         for name, values in joined.items():
             group.create_array(name, data=values)
 
-    job.store.unpublish("embeddings")  # they belong to the earlier crops
+    job.store.unpublish(*job.stages_after("crops"))  # they belong to the earlier crops
     job.store.publish("crops", wanted, attributes, write)
     job.store.delete_parts("crops", wanted)
 

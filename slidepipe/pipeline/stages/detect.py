@@ -111,7 +111,7 @@ def publish_boxes(job: SlideJob, results: Sequence[BlockResult], seconds: float)
         "lost": [region.to_stored() for result in results for region in result.lost_regions],
         "seconds": round(seconds, 3),
     }
-    job.store.unpublish("crops", "embeddings")  # they belong to the earlier boxes
+    job.store.unpublish(*job.stages_after("boxes"))  # they belong to the earlier boxes
     job.store.publish("boxes", job.fingerprints["boxes"], attributes, write)
 
 
