@@ -1,1 +1,1 @@
-"""The published palynomorph benchmark as the second tier of plugin validation: ``slidepipe benchmark NAME``."""
+"""The published palynomorph benchmark, for comparing backbones: `slidepipe benchmark NAME`."""

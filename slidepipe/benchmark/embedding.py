@@ -1,9 +1,10 @@
-"""Embedding the benchmark's images under each protocol, once: cached by the bytes of images, weights and settings."""
+"""Embed the images of the benchmark under each protocol.
+
+Embeddings are cached under the bytes of the images, the weights and the settings, so nothing is embedded twice.
+"""
 
 import contextlib
-import functools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,9 +13,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-import numpy as np
-
 from slidepipe import plugins
+from slidepipe.benchmark.random_weights import random_backbone
 from slidepipe.cache import cache_folder
 from slidepipe.classification.reference_set import (
     EmbeddedPart,
@@ -31,28 +31,31 @@ from slidepipe.crops.cut import CropSpec
 from slidepipe.embedding.device import resolve_device
 from slidepipe.embedding.embed import embed_crops
 from slidepipe.embedding.square import to_squares
-from slidepipe.errors import PluginError
-from slidepipe.interfaces import Backbone, UInt8Array
+from slidepipe.interfaces import UInt8Array
 from slidepipe.pipeline import tasks
 from slidepipe.pipeline.engine import Engine, Task
-from slidepipe.pipeline.specs import EmbedSpec, PluginSpec
+from slidepipe.pipeline.specs import EmbedSpec
 from slidepipe.store.files import read_json, write_json
 
-#: "published" and "slidepipe" are the protocols; "random" is the published one on the same network with random weights.
+#: "published" and "slidepipe" are the two protocols. "random" is the published protocol with random weights in the network.
 Kind = Literal["published", "slidepipe", "random"]
 
 PUBLISHED_RESIZE_PX, PUBLISHED_INPUT_PX = 256, 224
-_PART = 64  # images of a task, as in a run
+#: Images per task, as in a run.
+_IMAGES_PER_TASK = 64
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The images embedded as references, and what that cost.
+    """The embedded images of the benchmark, and what the embedding cost.
 
     Attributes:
-        reference: under the ``slidepipe`` protocol as a run has it; under others `crop_like` are the embeddings once more.
-        worker_seconds: reading, preparing and embedding, summed over the workers; None where an older cache does not tell.
-        cached: nothing was embedded this time.
+        reference: the images as a reference set. Under the protocol "slidepipe" it is that of a run; under the others
+            its `crop_like` embeddings are a copy of its embeddings.
+        worker_seconds: time for reading, preparing and embedding, summed over the workers; None if the cache, written by
+            an earlier release, does not hold it.
+        device: device that embedded, for example "cpu".
+        cached: True if everything was read from the cache.
     """
 
     reference: ReferenceSet
@@ -62,15 +65,27 @@ class Embedded:
 
 
 class Workers:
-    """The Dask cluster that embeds, started when it is first needed. One worker, and a GPU, need none: this process does it."""
+    """The workers that embed. A Dask cluster is started when it is first needed.
+
+    With one worker, or on a GPU of this machine, this process embeds and no cluster is started.
+    """
 
     def __init__(self, config: Config) -> None:
+        """Prepare the workers that the run settings of `config` describe."""
         self._config = config
         self._stack = ExitStack()
         self._engine: Engine | None = None
 
     def map(self, device: str, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-        """Results of the calls, in order."""
+        """Call functions on the workers.
+
+        Args:
+            device: device that embeds, from `slidepipe.embedding.device.resolve_device`.
+            calls: functions with their arguments.
+
+        Returns:
+            The results, in the order of `calls`.
+        """
         run = self._config.run
         if run.scheduler in ("local", "threads") and (device != "cpu" or run.workers == 1):
             return [call(*arguments) for call, arguments in calls]
@@ -88,14 +103,27 @@ class Workers:
 
 
 def has_published_mode(name: str) -> bool:
-    """Whether the backbone itself follows the published preprocessing when its setting ``preprocessing`` says so."""
+    """Return whether a backbone has a setting `preprocessing` with the value "published".
+
+    Args:
+        name: name of the backbone.
+    """
     model = plugins.get_class("backbone", name).Settings
     field = getattr(model, "model_fields", {}).get("preprocessing")
     return field is not None and "published" in get_args(field.annotation)
 
 
-def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
-    """How a protocol embeds: the run's way, or one view with the published preprocessing where the backbone has that mode."""
+def protocol_spec(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
+    """Return how a backbone embeds under a protocol.
+
+    Args:
+        spec: how the backbone embeds in a run.
+        kind: the protocol.
+
+    Returns:
+        `spec` under the protocol "slidepipe". Otherwise one orientation per crop, no isolation, no companion backbone,
+        and the published preprocessing if the backbone has such a setting.
+    """
     if kind == "slidepipe":
         return spec
     plugin = spec.plugin
@@ -108,21 +136,24 @@ def spec_of(spec: EmbedSpec, kind: Kind) -> EmbedSpec:
 def embed_images(
     folder: ImageFolder, spec: EmbedSpec, crops: CropSpec, kind: Kind, workers: Workers
 ) -> Embedded | None:
-    """Embed the images of a folder under a protocol, or take them from the cache.
+    """Embed the images of a folder under a protocol, or read their embeddings from the cache.
 
     Args:
-        spec: as a run embeds; :func:`spec_of` adapts it.
-        crops: as a run stores crops.
+        folder: the images.
+        spec: how the backbone embeds in a run.
+        crops: how a run stores crops.
+        kind: the protocol.
+        workers: the workers that embed.
 
     Returns:
-        None for ``random`` where the backbone has no torch network whose weights could be drawn anew.
+        The embedded images; None for the kind "random" if the backbone runs no torch network.
     """
-    spec = spec_of(spec, kind)
+    spec = protocol_spec(spec, kind)
     device = resolve_device(spec.device)
-    # The run's own key for the run's own embeddings, so that a benchmark and a run share them.
+    # The protocol "slidepipe" uses the cache key of a run, so that a benchmark and a run share their embeddings.
     identity = spec.reference_identity(crops)
     if kind != "slidepipe":
-        del identity["as_crops"]  # only a run has such
+        del identity["as_crops"]  # a key that is hashed, so it keeps its old name; only a run has crop-like embeddings
         identity |= {"protocol": kind, "version": [identity["version"], 1]}
     fingerprint = fingerprint_folder(folder, identity)
     note = cache_folder() / "benchmark" / "cost" / f"{fingerprint}.json"
@@ -142,8 +173,8 @@ def embed_images(
     parts = workers.map(
         device,
         [
-            (embed_part, (spec, crops, kind, root, folder.files[start : start + _PART]))
-            for start in range(0, len(folder.files), _PART)
+            (embed_part, (spec, crops, kind, root, folder.files[start : start + _IMAGES_PER_TASK]))
+            for start in range(0, len(folder.files), _IMAGES_PER_TASK)
         ],
     )
     if any(part is None for part in parts):
@@ -159,7 +190,18 @@ def embed_images(
 def embed_part(
     spec: EmbedSpec, crops: CropSpec, kind: Kind, root: Path, files: Sequence[str]
 ) -> tuple[EmbeddedPart, float] | None:
-    """In a worker: some images embedded, and the seconds it took."""
+    """Embed some images; this function runs in a worker.
+
+    Args:
+        spec: how the backbone embeds under the protocol.
+        crops: how a run stores crops.
+        kind: the protocol.
+        root: folder of the images.
+        files: the images, paths relative to `root`.
+
+    Returns:
+        The embeddings and the seconds spent on them; None for the kind "random" if the backbone runs no torch network.
+    """
     backbone = (
         random_backbone(spec.plugin, spec.device) if kind == "random" else tasks.get_backbone(spec.plugin, spec.device)
     )
@@ -176,13 +218,19 @@ def embed_part(
 
 
 def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: bool) -> UInt8Array:
-    """What the published protocol shows a backbone: images squeezed to squares.
+    """Return the images as a backbone receives them under the published protocol: squeezed to squares.
+
+    The networks of the protocol receive the central 224 px of an image that is squeezed to 256 px. A backbone that
+    wants 224 px and does not cut the centre itself gets the same pixels. Any other backbone gets the whole image
+    squeezed to its input size.
 
     Args:
-        images: uint8 (h, w, 3).
-        input_px: the side that the backbone asks for.
-        own_crop: the backbone cuts the centre itself. One that does not, and asks for the 224 px that the protocol's networks
-            see, gets the centre of the image squeezed to 256 px, as they do; any other size is squeezed to as it is.
+        images: uint8 (h, w, 3), sRGB.
+        input_px: side of the squares that the backbone wants, in pixels.
+        own_crop: the backbone cuts the centre itself.
+
+    Returns:
+        uint8 (N, input_px, input_px, 3).
     """
     if own_crop or input_px != PUBLISHED_INPUT_PX:
         return to_squares(images, input_px, "squeeze")
@@ -191,59 +239,18 @@ def published_squares(images: Sequence[UInt8Array], input_px: int, own_crop: boo
 
 
 def describe_published(spec: EmbedSpec) -> str:
-    """In words, what the published protocol shows this backbone (see :func:`published_squares`)."""
-    plugin = spec_of(spec, "published").plugin
+    """Return a description of the images that a backbone receives under the published protocol (see `published_squares`)."""
+    plugin = protocol_spec(spec, "published").plugin
     backbone = plugins.create("backbone", plugin.name, json.loads(plugin.settings), plugin.weights)
     if has_published_mode(plugin.name):
         return f"squeezed to {backbone.input_px} px, centre crop, float32"
     if backbone.input_px == PUBLISHED_INPUT_PX:
         return f"squeezed to {PUBLISHED_RESIZE_PX} px, centre {PUBLISHED_INPUT_PX} px"
-    return f"squeezed to {backbone.input_px} px; the rest is the backbone's own"
-
-
-@functools.lru_cache(maxsize=1)
-def random_backbone(plugin: PluginSpec, device: str) -> Backbone | None:
-    """The backbone with random weights in the place of its own (the negative control); None if it runs no torch network.
-
-    The network is found by watching which modules an embedding calls, so that this works for anybody's backbone.
-    """
-    backbone = tasks.get_backbone.__wrapped__(plugin, device)  # one of its own: the shared one must keep its weights
-    if "torch" not in sys.modules:
-        return None
-    import torch
-
-    called: dict[int, torch.nn.Module] = {}
-
-    def note(module: torch.nn.Module, arguments: object) -> None:
-        called.setdefault(id(module), module)
-
-    watch = torch.nn.modules.module.register_module_forward_pre_hook(note)
-    try:
-        backbone.embed(np.full((1, backbone.input_px, backbone.input_px, 3), 128, np.uint8))
-    finally:
-        watch.remove()
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    drawn = False
-    try:
-        with torch.no_grad():
-            for module in called.values():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
-                else:
-                    for parameter in module.parameters(recurse=False):
-                        parameter.normal_(0, 0.02)
-                drawn |= any(True for _ in module.parameters(recurse=False))
-    except RuntimeError as error:
-        raise PluginError(f"{plugin.name}: its weights cannot be drawn at random ({error})") from error
-    finally:
-        torch.random.set_rng_state(state)
-    return backbone if drawn else None
+    return f"squeezed to {backbone.input_px} px; the backbone does the rest"
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    # As for the cache itself: what cannot be kept is measured again.
+    # A cache that cannot be written is no error: the next benchmark measures again.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, value)

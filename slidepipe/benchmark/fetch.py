@@ -1,7 +1,7 @@
-"""Fetching the public benchmark images once: pinned commit, a sha256 for every file, resumable, cached.
+"""Fetch the published benchmark images once, from a pinned commit, and keep them in the cache.
 
-``images.sha256`` beside this module lists the 697 images of the commit. Each is fetched by itself and kept only if its bytes
-are right, so a fetch that was cut short goes on where it stopped.
+The file `images.sha256` next to this module lists the 697 images of the commit. Each image is fetched separately and is
+kept only if its SHA-256 is right, so an interrupted fetch continues with the missing images.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ REPOSITORY = "equinor/scampi-benchmark"
 COMMIT = "416e5c1fa20518ff18f232d7f71fcb601f70b32c"
 FOLDER = "imagefolder_20"
 URL = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{FOLDER}"
-#: Overrides :data:`URL`, for a mirror inside a company's network.
+#: Environment variable that replaces `URL`, for example with a mirror inside a company network.
 URL_VARIABLE = "SLIDEPIPE_BENCHMARK_URL"
 
 _CONNECTIONS = 8
@@ -33,7 +33,7 @@ _LARGEST_BYTES = 4 * 2**20  # no image of the benchmark has more than 100 KB
 
 
 def published_images() -> dict[str, str]:
-    """The benchmark's images: "genus/name.jpg" to the sha256 of its bytes."""
+    """Return the SHA-256 of each published image, by "genus/name.jpg"."""
     text = resources.files("slidepipe.benchmark").joinpath("images.sha256").read_text(encoding="utf-8")
     return {path: digest for digest, _, path in (line.partition(" ") for line in text.splitlines())}
 
@@ -41,17 +41,20 @@ def published_images() -> dict[str, str]:
 def fetch_images(
     images: Mapping[str, str] | None = None,
     url: str | None = None,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """The folder of the benchmark images below slidepipe's cache, complete and verified; what is missing is fetched.
+    """Return the folder of the benchmark images, complete and verified. Missing images are fetched.
 
     Args:
-        images: path to sha256; :func:`published_images` if not given.
-        url: the folder's address; :data:`URL` (or what :data:`URL_VARIABLE` says) if not given.
-        told: hears how many of the missing images are there, and how many are missing.
+        images: SHA-256 of each image, by path [default: `published_images()`].
+        url: URL of the folder [default: the environment variable `URL_VARIABLE`, or `URL`].
+        on_progress: is called after each image with the number of images fetched and the number to fetch.
+
+    Returns:
+        The folder, below the cache folder of slidepipe.
 
     Raises:
-        ReferenceSetError: it cannot be fetched; the message gives the manual step. What is fetched is kept.
+        ReferenceSetError: an image cannot be fetched; the message describes the manual way. Fetched images are kept.
     """
     images = published_images() if images is None else images
     url = (url or os.environ.get(URL_VARIABLE) or URL).rstrip("/")
@@ -67,7 +70,7 @@ def fetch_images(
             try:
                 _get(f"{url}/{urllib.parse.quote(path)}", folder / path, images[path])
             except BaseException:
-                stop.set()  # the first failure ends the others: offline, each would wait for itself
+                stop.set()  # the first failure ends the other downloads: without network each would wait for its timeout
                 raise
 
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
@@ -76,7 +79,7 @@ def fetch_images(
             for future in futures:
                 future.result()
                 done += 1
-                told(done, len(missing))
+                on_progress(done, len(missing))
         except BaseException as error:
             stop.set()
             if not isinstance(error, (OSError, HTTPException, ValueError)):
@@ -86,20 +89,20 @@ def fetch_images(
             return folder
     there = sum(_is_right(folder / path, digest) for path, digest in images.items())
     raise ReferenceSetError(
-        f"{url}: cannot be fetched ({_reason(cause)}); {there} of {len(images)} images are in {folder}. Give the same "
-        f"command again to go on, or on a machine with network: git clone https://github.com/{REPOSITORY}, then give "
-        f"--data scampi-benchmark/{FOLDER}"
+        f"{url}: cannot be fetched ({_reason(cause)}); {there} of {len(images)} images are in {folder}. Repeat "
+        f"the command to fetch the others. Or, on a machine with network: git clone https://github.com/{REPOSITORY}, then "
+        f"give --data scampi-benchmark/{FOLDER}"
     ) from cause
 
 
 def _get(url: str, path: Path, digest: str) -> None:
     if not url.startswith(("http://", "https://")):
-        raise ValueError("not an http address")
+        raise ValueError("not an http or https URL")
     request = urllib.request.Request(url, headers={"User-Agent": "slidepipe"})  # noqa: S310  # checked above
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
         content: bytes = answer.read(_LARGEST_BYTES + 1)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{path.parent.name}/{path.name} came with other bytes than the published ones")
+        raise ValueError(f"{path.parent.name}/{path.name} has other bytes than the published image")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from slidepipe.benchmark import leaderboard
-from slidepipe.benchmark.embedding import random_backbone
+from slidepipe.benchmark.random_weights import random_backbone
 from slidepipe.cli import main
 from slidepipe.pipeline.specs import PluginSpec
 from slidepipe.plugins import PluginInfo
@@ -82,7 +82,7 @@ def test_benchmark_files(tmp_path, options):
     assert metrics["nn_f1"] == 1.0
     assert set(metrics["knn"]) == {"1", "3", "5", "7", "9"}
     assert metrics["slidepipe"]["views"] == 8
-    assert metrics["preprocessing"] == "squeezed to 32 px; the rest is the backbone's own"
+    assert metrics["preprocessing"] == "squeezed to 32 px; the backbone does the rest"
     assert metrics["slidepipe"]["head"]["held_out"]["precision"] == 1.0
     assert metrics["cost"]["images_per_s_and_worker"] > 0
     lines = (out / "metrics.csv").read_text().splitlines()

@@ -74,8 +74,8 @@ def test_read_groups(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "1 images have no line, the first is 'xyz/5.png'"),
-        (lambda lines: [*lines, "xyz/9.png,s1"], "line 20 .'xyz/9.png'. names no image"),
+        (lambda lines: lines[:-1], "1 images have no line; the first is 'xyz/5.png'"),
+        (lambda lines: [*lines, "xyz/9.png,s1"], "line 20: 'xyz/9.png' names no image"),
         (lambda lines: [*lines, "xyz/5.png,other"], "is on two slides"),
         (lambda lines: [line.split(",")[0] + ",one" for line in lines], "all images are of one slide"),
         (lambda lines: [*lines[:-1], "5.png,s1"], "names 3 images"),
@@ -91,7 +91,7 @@ def test_read_groups_errors(folder, change, message):
 
 def test_read_groups_missing_columns(folder):
     (folder / "groups.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ReferenceSetError, match="needs the columns 'file'"):
+    with pytest.raises(ReferenceSetError, match="Give it the columns 'file'"):
         read_data(folder)
 
 
@@ -174,7 +174,7 @@ def test_fetch_images_checks_sha256(server, contents):
     url, served, requested = server
     first = next(iter(contents))
     served[first] = b"something else"
-    with pytest.raises(ReferenceSetError, match="other bytes than the published"):
+    with pytest.raises(ReferenceSetError, match="other bytes than the published image"):
         fetch_images(digests(contents), url)
     served[first] = contents[first]
     folder = fetch_images(digests(contents), url)

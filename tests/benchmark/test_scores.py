@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from slidepipe.benchmark import controls, scores
 from slidepipe.benchmark.data import read_data
-from slidepipe.benchmark.embedding import embed_part, spec_of
+from slidepipe.benchmark.embedding import embed_part, protocol_spec
 from slidepipe.benchmark.intervals import bootstrap_intervals
 from slidepipe.crops.cut import CropSpec
 from slidepipe.errors import ReferenceSetError
@@ -34,7 +34,7 @@ def deit_embeddings(test_data: Path) -> tuple[np.ndarray, np.ndarray]:
     threads = torch.get_num_threads()
     data = read_data(test_data / "scampi-benchmark" / "imagefolder_20")
     plugin = PluginSpec("timm:vit_tiny_patch16_224", "{}", test_data / "weights" / "deit_tiny_patch16_224.pth")
-    spec = spec_of(EmbedSpec(plugin, "cpu", 8, 64), "published")
+    spec = protocol_spec(EmbedSpec(plugin, "cpu", 8, 64), "published")
     part = embed_part(spec, CropSpec(0.1, 256, 92), "published", data.folder.root, data.folder.files)
     tasks.get_backbone.cache_clear()
     torch.set_num_threads(threads)
