@@ -1,4 +1,4 @@
-"""The published rows, this backbone's place among them, and what to say of it."""
+"""The table of backbones: the published rows, the rows of this and earlier runs, and the verdict on a backbone."""
 
 import csv
 import io
@@ -6,17 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Published figures are rounded to 0.01; float noise is far below the rest.
+#: Published figures are rounded to 0.01. The additional 0.001 covers floating-point noise.
 ROUNDING = 0.005 + 0.001
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table; scores are None where ``reason`` says why there are none."""
+    """One row of the table.
+
+    Attributes:
+        name: name of the backbone, with the weight file if one was given.
+        origin: "published", "this run" or "earlier run".
+        params: number of parameters, for example "21M"; empty if it is not known.
+        nn_f1: macro F1 of 1-NN under the published protocol; None if it was not scored.
+        p_at_nr: precision at n_k under the published protocol.
+        pr_auc: area under the precision-recall curve under the published protocol.
+        nn_f1_slidepipe: macro F1 of 1-NN under slidepipe's protocol.
+        verdict: one sentence on the backbone, or the error message if it failed.
+    """
 
     name: str
     origin: str
-    """"published", "this run" or "earlier run"."""
     params: str = ""
     nn_f1: float | None = None
     p_at_nr: float | None = None
@@ -25,7 +35,7 @@ class Row:
     verdict: str = ""
 
 
-#: Table of the benchmark's authors (github.com/equinor/scampi-benchmark), in its order: name, parameters, nn f1, p@n_k.
+#: Name, parameters, nn f1 and p@n_k, from the table of the benchmark's authors (github.com/equinor/scampi-benchmark).
 PUBLISHED = (
     Row("SCAMPI ViT-S/16", "published", "21M", 0.91, 0.60),
     Row("SCAMPI ViT-B/16", "published", "85M", 0.90, 0.60),
@@ -35,7 +45,7 @@ PUBLISHED = (
     Row("DINO ViT-B/8", "published", "85M", 0.82, 0.45),
 )
 
-#: Our names of the networks of those rows.
+#: The published row of each backbone whose network is one of the published ones.
 _OWN_ROW = {
     "scampi-vits16": "SCAMPI ViT-S/16",
     "scampi-vitb16": "SCAMPI ViT-B/16",
@@ -51,13 +61,16 @@ _OWN_ROW = {
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """One sentence on a ``metrics.json``: at chance, not comparable, or reproduces / better / worse, and by how much.
+    """Return one sentence on a backbone: at chance level, not comparable, or how it compares with a published row.
 
-    A backbone that is one of the published ones is held against its own row; any other against the nearest published nn f1.
+    A published backbone is compared with its own row, any other backbone with the row whose nn f1 is nearest.
+
+    Args:
+        metrics: the figures, as in `metrics.json`.
     """
     if metrics.get("at_chance"):
         return (
-            f"at chance: nn f1 {metrics['nn_f1']:.3f} is what shuffled labels give "
+            f"at chance level: nn f1 {metrics['nn_f1']:.3f} is no better than with shuffled labels "
             f"({metrics['controls']['shuffled_labels']['nn_f1']:.3f}). The labels or the embeddings are broken"
         )
     if metrics.get("nn_f1") is None:
@@ -87,7 +100,12 @@ def _compare(value: float, published: float, interval: Sequence[float], own: boo
 
 
 def row_of(metrics: Mapping[str, Any], origin: str) -> Row:
-    """The row of a ``metrics.json``."""
+    """Return the row of a backbone.
+
+    Args:
+        metrics: the figures, as in `metrics.json`; or `model` and `error` of a backbone that failed.
+        origin: "this run" or "earlier run".
+    """
     if "error" in metrics:
         return Row(str(metrics["model"]), origin, verdict=f"failed: {metrics['error']}")
     slidepipe = metrics.get("slidepipe") or {}
@@ -105,7 +123,7 @@ def row_of(metrics: Mapping[str, Any], origin: str) -> Row:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Published and own rows in one table by falling nn f1 (then p@n_k); rows without scores last."""
+    """Return `rows` together with the published rows, by falling nn f1, then p@n_k. Rows without scores come last."""
     return sorted(
         [*PUBLISHED, *rows], key=lambda row: (row.nn_f1 is None, -(row.nn_f1 or 0), -(row.p_at_nr or 0), row.name)
     )
@@ -115,7 +133,7 @@ HEADER = ("backbone", "row", "params", "nn f1", "p@n_k", "PR area", "nn f1, slid
 
 
 def cells(row: Row) -> list[str]:
-    """The cells of a row under :data:`HEADER`; published figures keep their two places."""
+    """Return the cells of a row, in the order of `HEADER`. Published figures have two decimals, others three."""
     places = 2 if row.origin == "published" else 3
     numbers = [
         "" if value is None else f"{value:.{places}f}"
@@ -125,7 +143,7 @@ def cells(row: Row) -> list[str]:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """The table for a terminal; verdicts stand below it, one a line."""
+    """Return the table for a terminal, with one line per verdict below it."""
     lines = [list(HEADER[:-1]), *(cells(row)[:-1] for row in rows)]
     lines[0][6] = "(slidepipe)"
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -136,12 +154,12 @@ def as_text(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in lines
     ]
-    told = [f"{row.name}: {row.verdict}" for row in rows if row.verdict and row.origin == "this run"]
-    return "\n".join([*text, "", *told])
+    verdicts = [f"{row.name}: {row.verdict}" for row in rows if row.verdict and row.origin == "this run"]
+    return "\n".join([*text, "", *verdicts])
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """The table as CSV."""
+    """Return the table as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["backbone", "row", "params", "nn_f1", "p_at_nr", "pr_auc", "nn_f1_slidepipe", "verdict"])

@@ -1,7 +1,8 @@
-"""The scores of the published evaluation, from embeddings and labels.
+"""The scores of the published evaluation, computed from embeddings and labels.
 
-The protocol is that of the SCAMPI benchmark's authors (github.com/equinor/scampi-benchmark), to the digit: Euclidean distance
-on embeddings as they are, ten stratified 80/20 splits, retrieval of every image against all others.
+The protocol reproduces that of the authors of the SCAMPI benchmark (github.com/equinor/scampi-benchmark): Euclidean
+distance between embeddings that are not normalised, ten stratified splits of 80 % and 20 %, and retrieval of every image
+against all others.
 """
 
 import warnings
@@ -23,14 +24,21 @@ from slidepipe.interfaces import BoolArray, Float32Array, FloatArray, IntArray
 SEEDS = range(10)
 TEST_SHARE = 0.2
 NEIGHBOUR_COUNTS = (1, 3, 5, 7, 9)
-#: Retrieval depths beside each image's own n_k, the number of other images of its class.
+#: Retrieval depths, in addition to n_k, the number of other images of the query's class.
 DEPTHS = (1, *range(10, 200, 10), 500)
-_FAR = 1e12  # what an image's distance to itself is raised by, so that it is retrieved last
+#: Is added to the distance of an image to itself, so that it is retrieved last.
+_FAR = 1e12
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split into training and test rows; ``name`` is the seed, or the slide that is left out."""
+    """One split of the images.
+
+    Attributes:
+        name: the seed, or the slide that is left out.
+        train: int64, the training rows.
+        test: int64, the test rows.
+    """
 
     name: str
     train: IntArray
@@ -42,12 +50,13 @@ class Scores:
     """All scores of one set of embeddings.
 
     Attributes:
-        summary: the figures, in the shape that ``metrics.json`` has them.
+        summary: the figures, as in `metrics.json`.
         splits: the splits that were used.
-        predictions: of 1-NN, one int64 array a split, in the order of its test rows.
-        precision_at_nk: float64 (N,), of each image's own n_k retrievals.
-        retrieved: int64 (N, 10), the nearest other images of each, nearest first.
-        confusion: int64 (C, C), of the logistic regression over all splits, true class in rows.
+        predictions: predictions of 1-NN: per split one int64 array, in the order of the test rows.
+        precision_at_nk: float64 (N,), precision of the first n_k retrievals of each image.
+        retrieved: int64 (N, 10), the nearest other images of each image, nearest first.
+        confusion: int64 (C, C), confusion matrix of the logistic regression, summed over the splits; rows are the true
+            classes.
     """
 
     summary: dict[str, Any]
@@ -59,10 +68,13 @@ class Scores:
 
 
 def stratified_splits(labels: IntArray) -> tuple[Split, ...]:
-    """The ten splits of the protocol: scikit-learn's ``train_test_split``, stratified, seeds 0 to 9.
+    """Return the ten splits of the protocol: scikit-learn's `train_test_split`, stratified, seeds 0 to 9.
+
+    Args:
+        labels: int64 (N,).
 
     Raises:
-        ReferenceSetError: too few images for each class to be on both sides.
+        ReferenceSetError: there are too few images to have each class on both sides.
     """
     rows = np.arange(len(labels))
     splits = []
@@ -72,14 +84,18 @@ def stratified_splits(labels: IntArray) -> tuple[Split, ...]:
         except ValueError as error:
             raise ReferenceSetError(
                 f"{len(labels)} images of {len(np.unique(labels))} genera are too few for splits of 80 % and 20 %. "
-                "Give at least five images a genus"
+                "Give at least five images per genus"
             ) from error
         splits.append(Split(str(seed), train, test))
     return tuple(splits)
 
 
 def slide_splits(slides: Sequence[str]) -> tuple[Split, ...]:
-    """Leave-one-slide-out: each slide in turn is the test set, all others are the training set."""
+    """Return leave-one-slide-out splits: each slide in turn is the test set, all others are the training set.
+
+    Args:
+        slides: the slide of each image.
+    """
     names = np.array(slides)
     return tuple(
         Split(slide, np.flatnonzero(names != slide), np.flatnonzero(names == slide)) for slide in sorted(set(slides))
@@ -87,12 +103,12 @@ def slide_splits(slides: Sequence[str]) -> tuple[Split, ...]:
 
 
 def evaluate(embeddings: Float32Array, labels: IntArray, splits: Sequence[Split]) -> Scores:
-    """Every score of the published evaluation.
+    """Compute all scores of the published evaluation.
 
     Args:
         embeddings: float32 (N, D), in the order of the image folder.
         labels: int64 (N,), 0 to C - 1.
-        splits: from :func:`stratified_splits` or :func:`slide_splits`.
+        splits: from `stratified_splits` or `slide_splits`.
     """
     classes = int(labels.max()) + 1
     retrieval, precision_at_nk, retrieved = retrieval_scores(embeddings, labels)
@@ -111,11 +127,15 @@ def evaluate(embeddings: Float32Array, labels: IntArray, splits: Sequence[Split]
 
 
 def retrieval_scores(embeddings: Float32Array, labels: IntArray) -> tuple[dict[str, Any], FloatArray, IntArray]:
-    """Each image queries all others, nearest first.
+    """Retrieve, for each image, all others, nearest first.
+
+    Args:
+        embeddings: float32 (N, D).
+        labels: int64 (N,).
 
     Returns:
-        Mean precision and recall at n_k (key ``k``) and at each of :data:`DEPTHS` that the images allow; precision at n_k
-        float64 (N,); the nearest ten int64 (N, <= 10).
+        Mean precision and recall at n_k (key "k") and at each depth of `DEPTHS` below N; precision at n_k of each
+        image, float64 (N,); and the ten nearest images of each, int64 (N, <= 10).
     """
     count = len(labels)
     distances = pairwise_distances(embeddings, embeddings)
@@ -137,14 +157,18 @@ def retrieval_scores(embeddings: Float32Array, labels: IntArray) -> tuple[dict[s
 
 
 def curve(retrieval: Mapping[str, Mapping[str, float]]) -> tuple[list[float], list[float]]:
-    """Recall and precision of the precision-recall curve, by rising recall, from (0, 1) to (1, 0)."""
+    """Return recall and precision of the precision-recall curve, by rising recall, from (0, 1) to (1, 0).
+
+    Args:
+        retrieval: the first result of `retrieval_scores`.
+    """
     depths = list(retrieval["recall"])
     points = sorted((retrieval["recall"][depth], retrieval["precision"][depth]) for depth in depths)
     return [0.0, *(x for x, _ in points), 1.0], [1.0, *(y for _, y in points), 0.0]
 
 
 def area_under_curve(retrieval: Mapping[str, Mapping[str, float]]) -> float:
-    """Area under :func:`curve`, by the trapezoidal rule."""
+    """Return the area under `curve`, by the trapezoidal rule."""
     return float(auc(*curve(retrieval)))
 
 
@@ -155,7 +179,18 @@ def knn_scores(
     classes: int,
     counts: Sequence[int] = NEIGHBOUR_COUNTS,
 ) -> tuple[dict[str, Any], tuple[IntArray, ...]]:
-    """k-NN by majority for each k of ``counts``, and the predictions of 1-NN; a k beyond the training rows is left out."""
+    """Score k-NN by majority vote.
+
+    Args:
+        embeddings: float32 (N, D).
+        labels: int64 (N,).
+        splits: the splits.
+        classes: number of classes.
+        counts: the values of k. A k above the number of training rows is left out.
+
+    Returns:
+        The scores, by k; and the predictions of 1-NN: per split one array, in the order of the test rows.
+    """
     scores: dict[str, Any] = {}
     predictions: list[IntArray] = []
     for neighbours in counts:
@@ -180,23 +215,36 @@ def knn_scores(
 def logistic_scores(
     embeddings: Float32Array, labels: IntArray, splits: Sequence[Split], classes: int
 ) -> tuple[dict[str, Any], IntArray]:
-    """Logistic regression with balanced classes on each split, and its confusion matrix over all of them."""
+    """Score a logistic regression with balanced class weights.
+
+    Args:
+        embeddings: float32 (N, D).
+        labels: int64 (N,).
+        splits: the splits.
+        classes: number of classes.
+
+    Returns:
+        The scores; and the confusion matrix, int64 (C, C), summed over the splits.
+
+    Raises:
+        ReferenceSetError: the training rows of a split are of one class only.
+    """
     confusions, losses = [], []
     for number, split in enumerate(splits):
         train, test = labels[split.train], labels[split.test]
         known = np.unique(train)
         if len(known) < 2:
             raise ReferenceSetError(
-                f"slide {split.name}: without it the images are of one genus only, so nothing can be told apart. "
+                f"slide {split.name}: the images of the other slides are all of one genus, so nothing can be classified. "
                 "Give images of more slides, or remove groups.csv"
             )
         model = LogisticRegression(max_iter=10000, class_weight="balanced", random_state=number)
         with warnings.catch_warnings():
-            # Embeddings of a wild scale may not converge in ten thousand steps; the score then says so by itself.
+            # On embeddings of an extreme scale the solver may not converge; the scores are then low, which is enough.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(embeddings[split.train], train)
         confusions.append(confusion_matrix(test, model.predict(embeddings[split.test]), classes))
-        # A genus that only the left-out slide holds has no probability: no loss can be told.
+        # A genus that occurs on the left-out slide only has no probability, so the log loss is not defined.
         seen = bool(np.isin(test, known).all())
         losses.append(
             float(log_loss(test, model.predict_proba(embeddings[split.test]), labels=known)) if seen else float("nan")
@@ -213,53 +261,60 @@ def logistic_scores(
 def class_wise(
     labels: IntArray, splits: Sequence[Split], predictions: Sequence[IntArray], classes: int
 ) -> dict[str, list[float]]:
-    """Recall, precision and F1 of 1-NN for each class, the mean over the splits whose test rows hold it."""
+    """Return recall, precision and F1 of 1-NN for each class: the mean over the splits with the class in the test rows.
+
+    Args:
+        labels: int64 (N,).
+        splits: the splits.
+        predictions: from `knn_scores`.
+        classes: number of classes.
+    """
     parts: dict[str, list[FloatArray]] = {"recall": [], "precision": [], "f1_score": []}
     for split, predicted in zip(splits, predictions, strict=True):
         matrix = confusion_matrix(labels[split.test], predicted, classes)
-        there = matrix.sum(axis=1) > 0
+        occurs = matrix.sum(axis=1) > 0
         for name, values in zip(parts, (recalls(matrix), precisions(matrix), f1_scores(matrix)), strict=True):
-            parts[name].append(np.where(there, values, np.nan))
+            parts[name].append(np.where(occurs, values, np.nan))
     return {name: [float(value) for value in np.nanmean(values, axis=0)] for name, values in parts.items()}
 
 
 def confusion_matrix(true: IntArray, predicted: IntArray, classes: int) -> IntArray:
-    """int64 (C, C): how many of each true class (row) were taken for each class (column)."""
+    """Return the confusion matrix, int64 (C, C): rows are the true classes, columns the predicted ones."""
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def recalls(matrix: npt.NDArray[Any]) -> FloatArray:
-    """Share of each true class that was found; 0 where there is none."""
+    """Return the recall of each class; 0 for a class that does not occur."""
     return _ratio(np.diag(matrix), matrix.sum(axis=1))
 
 
 def precisions(matrix: npt.NDArray[Any]) -> FloatArray:
-    """Share of each predicted class that is right; 0 where nothing was predicted."""
+    """Return the precision of each class; 0 for a class that was never predicted."""
     return _ratio(np.diag(matrix), matrix.sum(axis=0))
 
 
 def f1_scores(matrix: npt.NDArray[Any]) -> FloatArray:
-    """F1 of each class: 2 TP / (true + predicted); 0 where there is neither."""
+    """Return F1 of each class: 2 TP / (true + predicted); 0 for a class that neither occurs nor was predicted."""
     return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
 def accuracy(matrix: npt.NDArray[Any]) -> float:
-    """Share of all that is right."""
+    """Return the fraction of all predictions that are right."""
     return float(np.trace(matrix) / matrix.sum())
 
 
 def balanced_accuracy(matrix: npt.NDArray[Any]) -> float:
-    """Mean recall over the classes that are there."""
+    """Return the mean recall over the classes that occur."""
     return float(recalls(matrix)[matrix.sum(axis=1) > 0].mean())
 
 
 def macro_precision(matrix: npt.NDArray[Any]) -> float:
-    """Mean precision over the classes that are there or were predicted."""
+    """Return the mean precision over the classes that occur or were predicted."""
     return float(precisions(matrix)[_seen(matrix)].mean())
 
 
 def macro_f1(matrix: npt.NDArray[Any]) -> float:
-    """Mean F1 over the classes that are there or were predicted."""
+    """Return the mean F1 over the classes that occur or were predicted."""
     return float(f1_scores(matrix)[_seen(matrix)].mean())
 
 
@@ -274,8 +329,8 @@ def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:
 
 
 def _seeds(values: Sequence[float]) -> dict[str, Any]:
-    told = [value for value in values if not np.isnan(value)]
+    defined = [value for value in values if not np.isnan(value)]
     return {
-        "mean": float(np.mean(told)) if told else None,
+        "mean": float(np.mean(defined)) if defined else None,
         "seeds": [None if np.isnan(value) else value for value in values],
     }
