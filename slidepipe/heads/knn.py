@@ -85,15 +85,15 @@ class _Learned:
     Attributes:
         plain: the references before anything is learned.
         labels: int64 (M,), their classes.
-        learned: the references in the learned space; `plain` where none is learned.
-        finer: the same in the space learned with less shrinkage.
+        space: the references in the learned space; `plain` where none is learned.
+        finer_space: the same in the space learned with less shrinkage.
         membership: the kernel regression; None where the metric is not learned.
     """
 
     plain: _ProjectedReferences
     labels: IntArray
-    learned: _ProjectedReferences
-    finer: _ProjectedReferences
+    space: _ProjectedReferences
+    finer_space: _ProjectedReferences
     membership: Membership | None
 
 
@@ -198,7 +198,7 @@ class KnnHead(Head):
         neighbours, neighbour_distances = np.zeros((count, k), dtype=np.int64), np.zeros((count, k))
         for part in row_chunks(embeddings, len(self._labels)):
             plain = self._normalise(embeddings[part])
-            to_learned = self._learned.learned.distances_of(plain)
+            to_learned = self._learned.space.distances_of(plain)
             rows, found = nearest_references(to_learned, k)
             measures = self._measures(self._learned, plain, to_learned)
             if self.settings.weighting == "genus":
@@ -261,7 +261,7 @@ class KnnHead(Head):
         if learned.membership is None:
             return in_learned[None]
         nearest = class_distances(learned.plain.distances_of(plain), learned.labels, classes, 1)
-        in_finer = class_distances(learned.finer.distances_of(plain), learned.labels, classes, k)
+        in_finer = class_distances(learned.finer_space.distances_of(plain), learned.labels, classes, k)
         membership = learned.membership(distances(plain, learned.plain.variants[0]))
         return np.stack([in_learned, in_finer, nearest, -membership])
 
@@ -290,6 +290,6 @@ class KnnHead(Head):
         """Measure the held-out rows after learning everything again from the `train` rows: means over their variants."""
         variants = self._learned.plain.variants
         learned = self._learn(variants[:, train], self._labels[train])
-        each = [self._measures(learned, plain, learned.learned.distances_of(plain)) for plain in variants[:, held_out]]
+        each = [self._measures(learned, plain, learned.space.distances_of(plain)) for plain in variants[:, held_out]]
         mean: FloatArray = np.mean(each, axis=0)
         return mean

@@ -114,3 +114,12 @@ def test_cache_round_trip_and_damage(tmp_path: Path) -> None:
     (stored,) = (tmp_path / "cache").rglob("*.npz")
     stored.write_bytes(stored.read_bytes()[:100])
     assert load_cached("f" * 64) is None
+
+
+def test_cached_file_keeps_array_names(tmp_path: Path) -> None:
+    """The names of the stored arrays do not change, so that files cached by earlier releases remain readable."""
+    rows = np.zeros((2, 3), np.float32)
+    save_cached(ReferenceSet(rows, rows, np.array(["a", "b"]), np.array(["a/1", "b/1"]), "f" * 64, "0" * 64))
+    (stored,) = (tmp_path / "cache").rglob("*.npz")
+    with np.load(stored) as arrays:
+        assert set(arrays.files) == {"embeddings", "as_crops", "genera", "files", "weights_sha256"}
