@@ -1,4 +1,4 @@
-"""Shapes of binary masks: growing, closing, filling, trimming. Functions of small arrays, lengths in pixels."""
+"""Operations on binary masks: grow, close, open, fill, trim, measure. Masks are bool (H, W), lengths are in pixels."""
 
 import math
 
@@ -11,22 +11,29 @@ from slidepipe.interfaces import BoolArray
 Int32Array = npt.NDArray[np.int32]
 Labels = Int32Array
 Place = tuple[slice, slice]
-"""Rows and columns of a larger array that a mask was cut from."""
+"""Rows and columns of the larger array that a mask was cut from."""
 
-# Rows of a large mask that are worked on at a time.
+# Rows of a large mask that are processed at a time.
 _STRIP_PX = 64
 
-# Within a mask up to this long no distance is longer than 125, and twice the square of 126 fits in 16 bits.
+# In a mask up to this long no distance is longer than 125, and twice the square of 126 fits in 16 bits.
 _INT16_SIDE_PX, _FAR_SQUARED = 250, 126**2
 
 EIGHT = np.ones((3, 3), np.bool_)
-"""Neighbours that connect: a thin wall often runs diagonally."""
-# Those that connect what is no mask; scipy's own default, which it makes anew at every call.
+"""Structure that connects all eight neighbours: a thin wall often runs diagonally."""
+# The structure for pixels outside a mask. It is the default of scipy, which would build it at every call.
 _FOUR = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
 
 
 def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Grow a mask by an octagon: crosses and squares in turn, as shifted ORs (15 times faster than a structuring element)."""
+    """Grow a mask by an octagon.
+
+    Crosses and squares alternate, as ORs of shifted masks. This is 15 times faster than a structuring element.
+
+    Args:
+        mask: bool (H, W).
+        radius_px: Distance to grow.
+    """
     for step in range(radius_px):
         grown = mask.copy()
         grown[1:] |= mask[:-1]
@@ -39,10 +46,10 @@ def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
 
 
 def close(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Join what lies within twice the radius. Depends on pixels up to 2 * ``radius_px`` away."""
+    """Close gaps narrower than twice the radius. A pixel depends on pixels up to 2 * ``radius_px`` away."""
     if len(mask) <= 2 * _STRIP_PX:
         return ~dilate(~dilate(mask, radius_px), radius_px)
-    # Strip by strip, each with the rows that it depends on: a strip stays in the processor's cache.
+    # One strip at a time, with the rows that it depends on, so that the data stays in the processor cache.
     out = np.empty(mask.shape, np.bool_)
     for top in range(0, len(mask), _STRIP_PX):
         first = max(0, top - 2 * radius_px)
@@ -53,12 +60,12 @@ def close(mask: BoolArray, radius_px: int) -> BoolArray:
 
 
 def open_(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Remove what is thinner than twice the radius. What lies beyond the array counts as mask: pad where it is not."""
+    """Remove parts thinner than twice the radius. Pixels outside the array count as mask: pad the mask if they are not."""
     return dilate(~dilate(~mask, radius_px), radius_px)
 
 
 def fill_holes(mask: BoolArray) -> BoolArray:
-    """The mask and everything it encloses (a corner of the mask is a wall)."""
+    """Return the mask and everything that it encloses. Pixels of the mask that touch at a corner enclose too."""
     around = np.ones((mask.shape[0] + 2, mask.shape[1] + 2), np.bool_)
     np.logical_not(mask, out=around[1:-1, 1:-1])
     outside, _ = ndimage.label(around, _FOUR)
@@ -67,28 +74,37 @@ def fill_holes(mask: BoolArray) -> BoolArray:
 
 
 def framed(mask: BoolArray, width_px: int) -> BoolArray:
-    """The mask with a border of False around it (as ``np.pad``, which takes longer than most of what is done to a small mask)."""
+    """Return the mask with a border of False. ``np.pad`` does the same, but takes longer than most operations on a small mask."""
     out = np.zeros((mask.shape[0] + 2 * width_px, mask.shape[1] + 2 * width_px), np.bool_)
     out[width_px : width_px + mask.shape[0], width_px : width_px + mask.shape[1]] = mask
     return out
 
 
 def inner_distance_squared(mask: BoolArray) -> Int32Array:
-    """Squared distance of each pixel of a mask to the nearest pixel outside it, a whole number; beyond the array is outside."""
+    """Return the squared distance of each pixel of a mask to the nearest pixel outside the mask.
+
+    Pixels outside the array are outside the mask. Small masks are measured row by row and then over the rows, as in Felzenszwalb
+    and Huttenlocher, Distance transforms of sampled functions (2012), but without their lower envelope.
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        int32 (H, W), 0 outside the mask.
+    """
     if max(mask.shape) > _INT16_SIDE_PX:
         distance = ndimage.distance_transform_edt(framed(mask, 1))[1:-1, 1:-1]
         of_large: Int32Array = np.rint(distance * distance).astype(np.int32)
         return of_large
-    # Along each row the distance to the nearest pixel outside, then over the rows the least of its square and that of the rows
-    # between (as Felzenszwalb and Huttenlocher, Distance transforms of sampled functions, 2012, but without their envelope):
-    # whole arrays at a time in 16 bits, quicker than scipy for what is small.
+    # First the distance along each row. Then, for each distance between rows, the minimum of the sum of both squares. Operations
+    # on whole arrays of 16 bits are faster than scipy for small masks.
     height, width = mask.shape[0], mask.shape[1] + 2
     wide = framed(mask, 1)[1:-1]
     column = np.arange(width, dtype=np.int16)
     before = np.maximum.accumulate(np.where(wide, np.int16(0), column), axis=1)
     after = np.minimum.accumulate(np.where(wide, np.int16(width), column)[:, ::-1], axis=1)[:, ::-1]
     least = np.minimum(column - before, after - column)
-    reach = min(int(least.max()), (height + 1) // 2)  # no disc in the mask is larger
+    reach = min(int(least.max()), (height + 1) // 2)  # no disc in the mask has a larger radius
     least *= least
     rows = np.full((height + 2 * reach, width), _FAR_SQUARED, np.int16)
     rows[reach : reach + height] = least
@@ -105,12 +121,17 @@ def inner_distance_squared(mask: BoolArray) -> Int32Array:
 
 
 def largest_within(values: Int32Array, side: int) -> Int32Array:
-    """The largest value of the square of an odd ``side`` around each pixel; none is below 0."""
+    """Return the largest value in a square around each pixel.
+
+    Args:
+        values: int32 (H, W), not negative.
+        side: Side of the square, an odd number of pixels.
+    """
     reach = side // 2
     height, width = values.shape
     largest = np.zeros((height + 2 * reach, width + 2 * reach), values.dtype)
     largest[reach : reach + height, reach : reach + width] = values
-    covered = 1  # the largest of 2, 4, 8 ... in a row is that of two halves
+    covered = 1  # the maximum over 2, 4, 8 ... pixels is the maximum of two halves
     while covered < side:
         step = min(covered, side - covered)
         largest = np.maximum(largest[step:], largest[:-step])
@@ -120,7 +141,7 @@ def largest_within(values: Int32Array, side: int) -> Int32Array:
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:
-    """The largest connected piece (by edges) of a mask; all False where the mask is empty."""
+    """Return the largest piece of a mask whose pixels are connected by edges; all False if the mask is empty."""
     labels, count = ndimage.label(mask, _FOUR)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
@@ -129,21 +150,21 @@ def largest_piece(mask: BoolArray) -> BoolArray:
 
 
 def surroundings(mask: BoolArray, near_px: int, far_px: int) -> BoolArray:
-    """The ring between two distances from a mask."""
+    """Return the ring between the distances ``near_px`` and ``far_px`` from a mask."""
     grown = dilate(mask, near_px)
     return dilate(grown, far_px - near_px) & ~grown
 
 
 def is_thin(mask: BoolArray, least_share: float) -> bool:
-    """Is the radius of the largest disc inside less than ``least_share`` of the mask's longer side?"""
+    """Return whether the radius of the largest disc in a mask is below ``least_share`` of the longer side of the array."""
     longest = max(mask.shape)
-    if np.count_nonzero(mask) > 0.3 * longest * longest:  # a third of its square full: no need to measure
+    if np.count_nonzero(mask) > 0.3 * longest * longest:  # a mask that fills this much of a square is not thin
         return False
     return bool(math.sqrt(inner_distance_squared(mask).max()) < least_share * longest)
 
 
 def _is_solid_amid(mask: BoolArray, radius_px: int, longest_px: float) -> bool:
-    """Is a mask so solid in its middle that nothing that an opening removes can be longer than ``longest_px``?"""
+    """Return whether the middle of a mask is so solid that an opening cannot remove a part longer than ``longest_px``."""
     height, width = mask.shape
     top, left = height // 2 - radius_px, width // 2 - radius_px
     bottom, right = top + 2 * radius_px + 1, left + 2 * radius_px + 1
@@ -153,9 +174,18 @@ def _is_solid_amid(mask: BoolArray, radius_px: int, longest_px: float) -> bool:
 
 
 def without_tail(mask: BoolArray, place: Place, radius_px: int, longest_px: float) -> tuple[BoolArray, Place]:
-    """A mask cut back to its solid body where a thin line stretches its box by more than ``longest_px`` to one side.
+    """Remove thin lines that extend the box of a mask by more than ``longest_px`` on one side.
 
-    Thin is what an opening by ``radius_px`` removes. Shorter tails stay: they are horns and processes.
+    A line is thin if an opening by ``radius_px`` removes it. Shorter tails are kept: they are horns and processes of fossils.
+
+    Args:
+        mask: bool (H, W).
+        place: Rows and columns of the mask in the larger array.
+        radius_px: Radius of the opening.
+        longest_px: Length of the longest tail that is kept.
+
+    Returns:
+        The mask and its place, both unchanged if there is no such line.
     """
     if max(mask.shape) <= longest_px or _is_solid_amid(mask, radius_px, longest_px):
         return mask, place

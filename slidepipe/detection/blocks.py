@@ -225,7 +225,7 @@ def _read_cell(slide: SlideReader, grid: Grid, cell: Box) -> tuple[UInt8Array, B
 def _average(rgb: UInt8Array, factor: int) -> UInt8Array:
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
     total = np.zeros((height, width, 3), np.uint32)
-    for dy in range(factor):  # sums of strided views need no temporary array of the full size
+    for dy in range(factor):  # sums of strided slices need no temporary array of the full size
         for dx in range(factor):
             total += rgb[dy::factor, dx::factor]
     count = factor * factor

@@ -1,1 +1,1 @@
-"""The built-in detectors, a folder each."""
+"""The built-in detectors, one folder per detector."""

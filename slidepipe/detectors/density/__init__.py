@@ -1,1 +1,1 @@
-"""The built-in detector: optical density against the local background."""
+"""The built-in detector: optical density relative to the local background."""

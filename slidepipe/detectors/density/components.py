@@ -1,7 +1,7 @@
-"""Connected components of a mask by its runs of pixels, not by its pixels: places, holes and masks of what is wanted.
+"""Find the connected components of a mask from its runs of pixels: the place, the holes and the mask of each.
 
-A window of a scan has 12 million pixels, some 50,000 runs and some 600 objects. Labelling every pixel, and looking at every label
-again for the place of each component, costs more than all the rest that is done to the window as a whole.
+A window of a scan has about 12 million pixels, 50,000 runs and 600 objects. Labelling every pixel, and searching the labels for
+the place of each component, would take longer than all other steps on the whole window.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,14 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Components:
-    """Components of a mask that touch by edges or corners, N of them, in the order of their first pixels, row by row.
+    """The N components of a mask, sorted by their first pixels, row by row. Pixels that touch at a corner are connected.
 
     Attributes:
-        top, bottom, left, right: (N,), the place of each, half-open, in pixels.
-        holes: (N,), how many holes each encloses (a corner of the mask is a wall).
+        top: intp (N,), first row of each component.
+        bottom: intp (N,), row after the last one.
+        left: intp (N,), first column.
+        right: intp (N,), column after the last one.
+        holes: intp (N,), number of holes that each component encloses. A hole does not leak out through a corner.
     """
 
     top: Indices
@@ -29,7 +32,7 @@ class Components:
     right: Indices
     holes: Indices
     _first: Indices
-    """(N + 1,), where the runs of each component start in the arrays below."""
+    """(N + 1,), index of the first run of each component in the arrays below."""
     _row: Indices
     _start: Indices
     _stop: Indices
@@ -38,26 +41,33 @@ class Components:
         return len(self.top)
 
     def mask(self, number: int) -> BoolArray:
-        """The pixels of one component within its place: bool (height, width)."""
+        """Return the pixels of one component, bool (height, width) of its own place.
+
+        Args:
+            number: Index of the component, 0 to N - 1.
+        """
         top, left = self.top[number], self.left[number]
         height, width = int(self.bottom[number] - top), int(self.right[number] - left)
         runs = slice(self._first[number], self._first[number + 1])
         begin = (self._row[runs] - top) * width - left
         steps = np.zeros(height * width + 1, np.int8)
-        # A run may stop where that of the next row starts: no index is twice on one side.
+        # A run can end at the index where a run of the next row starts, but no index is a start twice, or an end twice.
         steps[begin + self._start[runs]] = 1
         steps[begin + self._stop[runs]] -= 1
         return np.add.accumulate(steps[:-1], dtype=np.int8).view(np.bool_).reshape(height, width)
 
 
 def components(mask: BoolArray) -> Components:
-    """Find the components of a mask, bool (H, W).
+    """Find the connected components of a mask.
 
-    Two runs of neighbouring rows belong together where they touch. Runs and the places where they touch make a graph; a
-    component has as many holes as its graph has independent circles: touches - runs + 1.
+    A run is a sequence of mask pixels in one row. Runs of neighbouring rows that touch are connected. Runs and contacts form a
+    graph. The number of holes of a component is the number of independent cycles of its graph: contacts - runs + 1.
+
+    Args:
+        mask: bool (H, W).
     """
     height, width = mask.shape
-    stride = width + 1  # a column that is no mask parts the rows
+    stride = width + 1  # one column without mask separates the rows
     flat = np.zeros(height * stride + 1, np.bool_)
     flat[1:].reshape(height, stride)[:, :width] = mask
     edges = np.flatnonzero(flat[1:] != flat[:-1])
@@ -74,7 +84,7 @@ def components(mask: BoolArray) -> Components:
     row = start[order] // stride
     begin, end = start[order] - row * stride, stop[order] - row * stride
     holes = np.bincount(root[upper], minlength=len(root))[firsts] - counts + 1
-    some = len(firsts) > 0  # reduceat wants something to reduce
+    some = len(firsts) > 0  # reduceat fails on empty arrays
     return Components(
         top=row[first[:-1]],
         bottom=row[first[1:] - 1] + 1,
@@ -89,7 +99,13 @@ def components(mask: BoolArray) -> Components:
 
 
 def _roots(count: int, one: Indices, other: Indices) -> Indices:
-    """The lowest number that each of ``count`` nodes is connected with, given the nodes at both ends of each edge."""
+    """Return, for each of ``count`` nodes of a graph, the lowest node that it is connected to.
+
+    Args:
+        count: Number of nodes.
+        one: intp (E,), one end of each edge.
+        other: intp (E,), the other end of each edge.
+    """
     root = np.arange(count)
     while True:
         ends = root[one], root[other]
@@ -98,7 +114,7 @@ def _roots(count: int, one: Indices, other: Indices) -> Indices:
         if not apart.any():
             return root
         one, other = one[apart], other[apart]
-        # Where several hook the same one, the last is taken and the others come back in the next round.
+        # If several edges change the same node, the last one counts, and the next round handles the others.
         root[high[apart]] = low[apart]
         while True:
             further = root[root]

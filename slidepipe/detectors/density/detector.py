@@ -1,10 +1,12 @@
-"""The built-in detector: objects by optical density against the local background, touching ones split.
+"""The built-in detector: find objects by their optical density relative to the local background, and split touching ones.
 
-A mask of everything denser than the background is cut into connected components. A component up to the largest size that an
-object may have is an object, or a clump to be split. A larger one (a mat of organic matter, a drying ring, the edge of the
-cover slip) is looked at again at stricter levels, where it falls apart; what then fits and stands out is taken. Whether a
-component fits is a property of the image, never of the window it was seen in: design/detection.md says why that makes boxes
-independent of blocks.
+1. A mask of all pixels denser than the background is divided into connected components.
+2. A component up to the largest object size is one object, or a clump that is split.
+3. A larger component (a mat of organic matter, a drying ring, the edge of the cover slip) is searched again at stricter levels,
+   where it falls apart. Components there are taken if they fit and stand out from their surroundings.
+
+Whether a component fits depends on the image only, not on the window. design/detection.md explains why the boxes therefore do
+not depend on blocks.
 """
 
 import math
@@ -42,63 +44,77 @@ from slidepipe.masks import (
     without_tail,
 )
 
-# Stricter levels for a component that is too large: least density as a multiple of the first one, and half the width (um) of
-# what an opening removes.
+# Stricter levels for a component that is too large: smallest density, as a multiple of min_density, and the radius of the opening
+# that removes thin parts, in um.
 _STRICTER = ((1.0, 3.0), (2.5, 2.0), (5.0, 2.0), (10.0, 2.0), (20.0, 2.0), (20.0, 6.0))
-# The surroundings of a component at a stricter level: a ring between these distances. It is an object of its own only if they
-# are at most this share as dense as itself; else it is a darker patch of something larger.
+# The surroundings of a component at a stricter level are a ring between these distances, in pixels. The component is an object
+# only if its surroundings have at most this share of its density; otherwise it is a darker part of something larger.
 _RING_PX = (2, 6)
 _SURROUNDINGS = 0.4
-# A hole of this area whose median density is below this share of the least shows the empty field, not a pale inside.
+# A hole of at least this area shows the empty field, not a pale interior, if its median density is below this share of
+# min_density.
 _CLEAR_HOLE_UM2, _CLEAR = 1250.0, 0.3
-# An object whose largest inner disc has less than this share of its length as radius is a fibre or a rim.
+# An object is a fibre or a rim if the radius of its largest inner disc is below this share of its length.
 _THINNEST = 0.03
-# What is thinner than twice this radius and stretches a box to one side by more than this is a rim or fibre it lies on.
+# A part thinner than twice this radius that extends the box by more than this length is a rim or fibre that the object lies on.
 _TAIL_RADIUS_UM, _TAIL_UM = 3.0, 60.0
-# An edge is measured over this distance, in the steepest twentieth of the object.
+# The steepness of an edge is measured over this distance, in the steepest 5 % of the pixels.
 _EDGE_UM, _EDGE_PERCENT = 4.0, 95
-# Scanners blend the outermost scanned pixels with their fill: what comes this near to unscanned ones is cut.
+# Scanners blend the outermost scanned pixels with a fill colour. An object this close to unscanned pixels counts as cut.
 _CUT_PX = 2
-# A reader may hand over pixels up to a third coarser than wanted (a level of 0.67 um is averaged two by two).
+# The pixels may be up to a third coarser than wanted: a level of 0.67 um per pixel is averaged 2 x 2.
 _COARSEST = 1.34
 
 
 class DensitySettings(BaseModel):
-    """What the detector looks for. Densities are optical densities (base 10) over the local background."""
+    """Settings of the detector. Densities are optical densities (base 10) relative to the local background."""
 
     model_config = ConfigDict(extra="forbid")
 
-    mpp: float = Field(default=1.0, ge=0.1, le=4, description="resolution to work at, um a pixel")
-    min_size_um: float = Field(default=15, gt=0, description="objects whose longer side is shorter are clutter")
-    max_size_um: float = Field(
-        default=250, gt=0, le=2000, description="objects whose longer side is longer are no fossils"
+    mpp: float = Field(default=1.0, ge=0.1, le=4, description="working resolution, micrometres per pixel")
+    min_size_um: float = Field(default=15, gt=0, description="smallest length of the longer side of an object")
+    max_size_um: float = Field(default=250, gt=0, le=2000, description="largest length of the longer side of an object")
+    min_density: float = Field(default=0.025, ge=0.005, lt=0.1, description="smallest density of a pixel of an object")
+    dense: float = Field(
+        default=0.05, gt=0, lt=2, description="smallest density of the pixels whose shape shows where objects touch"
     )
-    min_density: float = Field(default=0.025, ge=0.005, lt=0.1, description="what is this dense belongs to an object")
-    dense: float = Field(default=0.05, gt=0, lt=2, description="what is this dense tells the shape where objects touch")
-    evidence_density: float = Field(default=0.06, gt=0, lt=2, description="an object has pixels at least this dense")
-    evidence_um2: float = Field(default=60, ge=0, description="area of such pixels that an object has at the least")
+    evidence_density: float = Field(
+        default=0.06, gt=0, lt=2, description="smallest density of the pixels that prove an object"
+    )
+    evidence_um2: float = Field(default=60, ge=0, description="smallest area of such pixels in an object")
     min_edge: float = Field(
-        default=0.04, ge=0, lt=2, description="density step over 4 um; a smear out of focus has less"
+        default=0.04,
+        ge=0,
+        lt=2,
+        description="smallest density step over 4 um at the edge of an object; smears out of focus have less",
     )
-    close_um: float = Field(default=2, ge=0, le=10, description="gaps up to twice this width belong to an object")
-    min_part_radius_um: float = Field(default=10, gt=0, description="a part of a clump holds a disc of this radius")
-    neck_ratio: float = Field(default=0.72, gt=0, lt=1, description="a neck narrower than this share of a part splits")
+    close_um: float = Field(default=2, ge=0, le=10, description="gaps up to twice this width are closed")
+    min_part_radius_um: float = Field(
+        default=10, gt=0, description="radius of the disc that each part of a split clump contains"
+    )
+    neck_ratio: float = Field(
+        default=0.72, gt=0, lt=1, description="largest width of a neck that is split, relative to the smaller part"
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if not 8 * self.mpp <= self.min_size_um < self.max_size_um:
             raise ValueError(
-                f"min_size_um is {self.min_size_um:g}: it must be at least 8 pixels ({8 * self.mpp:g} um at mpp {self.mpp:g}) "
-                f"and below max_size_um ({self.max_size_um:g})"
+                f"min_size_um is {self.min_size_um:g}: set it to at least 8 pixels ({8 * self.mpp:g} um at mpp {self.mpp:g}) and "
+                f"below max_size_um ({self.max_size_um:g})"
             )
         return self
 
 
 @dataclass(frozen=True)
 class _Component:
-    """A connected mask that fits: its place in the window, its pixels, those with its holes filled, and the level it is from.
+    """A connected mask up to the largest object size.
 
-    Without holes, ``filled`` is ``mask`` itself.
+    Attributes:
+        place: Its rows and columns in the window.
+        mask: bool, its pixels.
+        filled: bool, its pixels with holes filled; the same array as ``mask`` if there are no holes.
+        level: The level at which it was found: 0, or the number of a stricter level.
     """
 
     place: Place
@@ -119,11 +135,11 @@ class _Object:
     score: float
     cut: bool
     pixel: tuple[int, int]
-    """Row and column of one pixel of the component that the object comes from."""
+    """Row and column of one pixel of the component that the object is part of."""
 
 
 class DensityDetector(Detector):
-    """Objects by optical density against the local background (see the module)."""
+    """Find objects by their optical density relative to the local background (see the module)."""
 
     name = "density"
     Settings = DensitySettings
@@ -132,8 +148,8 @@ class DensityDetector(Detector):
     def __init__(self, settings: DensitySettings | None = None) -> None:
         self.settings = settings if settings is not None else DensitySettings()
         self.mpp: float = self.settings.mpp
-        # A component at a stricter level is taken only if the one it lies in is too large: to see that takes the pixels within
-        # the largest size, and those that their own values depend on.
+        # A component at a stricter level is taken only if the component around it is too large. To decide this, the detector
+        # needs the pixels within the largest object size, and all pixels that their values depend on.
         reach_px = BACKGROUND_REACH_PX + _RING_PX[1] + 2
         reach_um = _COARSEST * self.mpp * reach_px + 2 * (
             self.settings.close_um + max(radius for _, radius in _STRICTER)
@@ -141,32 +157,35 @@ class DensityDetector(Detector):
         self.halo_um: float = self.settings.max_size_um + reach_um
 
     def detect(self, region: Region) -> Detections:
-        """Find the objects of a region (see :class:`slidepipe.interfaces.Detector`).
+        """Find the objects of a region (see `slidepipe.interfaces.Detector`).
+
+        Args:
+            region: The pixels.
 
         Raises:
-            SlideError: the region's pixels are so much coarser than the wanted resolution that the halo would be too narrow.
+            SlideError: The pixels are much coarser than the wanted resolution, so that the halo would be too narrow.
         """
         return self.detect_owned(region, (0, 0, region.scanned.shape[1], region.scanned.shape[0]))
 
     def detect_owned(self, region: Region, core: tuple[int, int, int, int]) -> Detections:
-        """As :meth:`detect`, but the objects whose owner point lies outside ``core`` may be missing.
+        """Find the objects of a region whose owner point lies in ``core``. Other objects may be missing from the result.
 
         Args:
-            region: the pixels.
+            region: The pixels.
             core: x0, y0, x1, y1, half-open, in pixels of the region.
 
         Raises:
-            SlideError: as :meth:`detect`.
+            SlideError: As in `detect`.
         """
         if region.mpp > _COARSEST * self.mpp:
             raise SlideError(
-                f"detector {self.name}: the scan's pixels of {region.mpp:g} um are too coarse for detector setting mpp "
+                f"detector {self.name}: the scan has {region.mpp:g} um per pixel, too coarse for the detector setting mpp "
                 f"{self.mpp:g}. Set mpp to {region.mpp:g} (and min_size_um to at least {8 * region.mpp:g})"
             )
         height, width = region.scanned.shape
         rgb, scanned = region.rgb, region.scanned
         if height % CELL_PX or width % CELL_PX:
-            # Whole background cells: what is added counts as not scanned.
+            # The background needs whole cells. The added pixels count as not scanned.
             missing = ((0, -height % CELL_PX), (0, -width % CELL_PX))
             rgb, scanned = np.pad(rgb, (*missing, (0, 0))), np.pad(scanned, missing)
         grey = grey_of(rgb)
@@ -183,10 +202,16 @@ class DensityDetector(Detector):
 
 
 class _Search:
-    """The search of one window.
+    """The search for objects in one window.
 
-    ``dens`` (a pixel) and ``background`` (a cell) are optical densities in thousandths; ``window`` is height and width without
-    padding, in pixels; ``core`` is where owner points must lie, x0, y0, x1, y1.
+    Args:
+        settings: Settings of the detector.
+        mpp: Micrometres per pixel of the window.
+        dens: int16 (H, W), optical density of each pixel, in thousandths.
+        background: int16 (H / 16, W / 16), background of each cell, in thousandths.
+        scanned: bool (H, W), True where the slide was scanned.
+        window: Height and width without padding, in pixels.
+        core: x0, y0, x1, y1 of the area where owner points must lie, in pixels.
     """
 
     def __init__(
@@ -205,13 +230,13 @@ class _Search:
         self.part_radius_px = settings.min_part_radius_um / mpp
 
     def objects(self) -> list[_Object]:
-        """All objects that the core owns, less those that lie inside the filled hole of another."""
+        """Return the objects that the core owns, without those in a filled hole of another object."""
         mask = self._denser_than(self.settings.min_density, self.dens)
         mask = close(mask, round(self.settings.close_um / self.mpp)) & self.scanned
         enclosed = np.zeros(mask.shape, np.bool_)
         found: list[_Object] = []
         for component in self._fitting(mask, (0, 0), 0):
-            # What another block owns is of use here only if it encloses something.
+            # A component of another block matters here only if it encloses something.
             if not (self._owns(component) or component.has_holes):
                 continue
             objects = self._objects_of(component)
@@ -226,7 +251,7 @@ class _Search:
         return x0 <= x < x1 and y0 <= y < y1
 
     def _reaches(self, place: Place) -> bool:
-        """Can the core own what lies at a place, or what that encloses?"""
+        """Return whether the core can own a component at this place, or something that it encloses."""
         (rows, columns), (x0, y0, x1, y1) = place, self.core
         return bool(columns.start < x1 and columns.stop > x0 and rows.start < y1 and rows.stop > y0)
 
@@ -235,7 +260,7 @@ class _Search:
         return dens > round(1000 * threshold)
 
     def _fitting(self, mask: BoolArray, origin: tuple[int, int], level: int) -> Iterator[_Component]:
-        """Components that fit; what is larger, or runs out of the window, is taken apart at the next level."""
+        """Yield the components that fit. Search those that are too large, or extend beyond the window, at the next level."""
         pieces = components(mask)
         height, width = pieces.bottom - pieces.top, pieces.right - pieces.left
         for number in np.flatnonzero(np.maximum(height, width) >= self.least_px).tolist():
@@ -255,7 +280,7 @@ class _Search:
                     yield component
                     continue
                 if level > 0:
-                    # Mostly hole: a bubble. Not standing out: a patch of something too large.
+                    # A component that is mostly hole is a bubble. One that does not stand out is a part of something too large.
                     if clear_px < component.filled.sum() / 2 and self._stands_out(component):
                         yield component
                     continue
@@ -267,7 +292,7 @@ class _Search:
                 yield from self._fitting(opened, (rows.start, columns.start), level + 1)
 
     def _clear_px(self, component: _Component) -> int:
-        """Pixels of the largest hole if the empty field shows through it, as in a drying ring or a bubble; else 0."""
+        """Return the area of the largest hole if it shows the empty field, as in a drying ring or a bubble; otherwise 0."""
         if not component.has_holes:
             return 0
         holes = component.filled & ~component.mask
@@ -280,7 +305,7 @@ class _Search:
         return area
 
     def _stands_out(self, component: _Component) -> bool:
-        """Is a component at a stricter level an object of its own: solid, and much denser than what it lies in?"""
+        """Return whether a component at a stricter level is an object: solid, and much denser than its surroundings."""
         if open_(framed(component.filled, 1 + int(self.part_radius_px)), int(self.part_radius_px)).sum() == 0:
             return False
         near, far = _RING_PX
@@ -294,10 +319,10 @@ class _Search:
         return float(np.median(dens[ring])) <= most and self._background_range(component.place) <= most
 
     def _background_range(self, place: Place) -> int:
-        """How much the background differs over a place, in thousandths.
+        """Return the range of the background over a place, in thousandths.
 
-        Inside something very large the background is that thing's own level. A piece of its rim has the field on one side,
-        and on the other what only seems to be field.
+        Inside a very large thing the background is the level of the thing itself. A piece of its rim has the empty field on one
+        side, and on the other side the thing, which looks like empty field.
         """
         rows, columns = place
         last_row, last_column = (rows.stop - 1) // CELL_PX, (columns.stop - 1) // CELL_PX
@@ -306,7 +331,7 @@ class _Search:
         return int(known.max()) - int(known.min()) if known.size else 0
 
     def _objects_of(self, component: _Component) -> list[_Object]:
-        """The object that a component is, or the parts of the clump that it is; those that are objects at all."""
+        """Return the objects in a component: itself, or the parts of a clump. Parts that are not objects are left out."""
         rows, columns = component.place
         dens, filled = self.dens[component.place], component.filled
         dense = close(self._denser_than(self.settings.dense, dens) & filled, 1)
@@ -331,7 +356,7 @@ class _Search:
         return found
 
     def _score(self, mask: BoolArray, dens: Int16Array) -> float | None:
-        """How surely this is an object, 0 to 1, or None where it is not."""
+        """Return the confidence that a mask is an object, 0 to 1, or None if it is not an object."""
         settings = self.settings
         evidence_px = int(np.count_nonzero(mask & self._denser_than(settings.evidence_density, dens)))
         if evidence_px * self.mpp**2 < settings.evidence_um2:
@@ -339,23 +364,24 @@ class _Search:
         edge = self._edge(mask, dens)
         if edge < settings.min_edge or is_thin(mask, _THINNEST):
             return None
-        # Two shares multiplied, each 1/2 for what is barely an object: a sixth of it dense, an edge three times the least.
+        # The product of two saturating terms: one is 0.5 for a share of dense pixels of about 1/7, the other for an edge of three
+        # times min_edge.
         share = evidence_px / int(np.count_nonzero(mask))
         return 1.2 * share / (share + 0.2) * edge / (edge + 3 * settings.min_edge)
 
     def _edge(self, mask: BoolArray, dens: Int16Array) -> float:
-        """Density step over 4 um that the steepest pixels of the object reach."""
+        """Return the density step over 4 um at the steepest pixels of the object."""
         step = max(2, round(_EDGE_UM / self.mpp))
         steepest = 0.0
         for values, inside in ((dens, mask), (dens.T, mask.T)):
-            # Over the background, OD stays between -2.8 and 2.8: a difference in thousandths fits in 16 bits.
+            # Densities lie between -2.8 and 2.8, so a difference in thousandths fits in 16 bits.
             slopes = np.abs(values[step:] - values[:-step])[inside[step // 2 : step // 2 + len(values) - step]]
             if slopes.size:
                 steepest = max(steepest, _percentile(slopes, _EDGE_PERCENT) / 1000)
         return steepest
 
     def _is_cut(self, mask: BoolArray, y0: int, x0: int) -> bool:
-        """Does the object reach pixels that were not scanned?"""
+        """Return whether the object touches pixels that were not scanned."""
         top, left = max(0, y0 - _CUT_PX), max(0, x0 - _CUT_PX)
         unscanned = ~self.scanned[top : y0 + mask.shape[0] + _CUT_PX, left : x0 + mask.shape[1] + _CUT_PX]
         if not unscanned.any():
@@ -366,19 +392,19 @@ class _Search:
 
 
 def _centre(place: Place) -> tuple[float, float]:
-    """x, y of the middle of a place: the owner point of what lies there."""
+    """Return x, y of the centre of a place: the owner point of a component."""
     rows, columns = place
     return (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
 
 
 def _percentile(values: Int16Array, percent: float) -> float:
-    """``np.percentile(values, percent)`` to the digit; for a few hundred values that one spends most of its time on checks."""
+    """Return exactly ``np.percentile(values, percent)``, faster: for a few hundred values numpy mostly spends time on checks."""
     position = (len(values) - 1) * (percent / 100)
     low = math.floor(position)
     high = min(low + 1, len(values) - 1)
-    # One rank is found five times as fast as two; what is next below it is the largest of those that come before it.
+    # Partitioning at one rank is five times faster than at two. The value below it is the largest of the values before it.
     ordered = np.partition(values, high)
     above, share = int(ordered[high]), position - low
     below = int(ordered[:high].max()) if low < high else above
-    # numpy steps from the nearer one of the two
+    # numpy interpolates from the nearer of the two values
     return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)

@@ -1,4 +1,4 @@
-"""Touching objects apart: a mask is cut at its necks, and only where its shape asks for it."""
+"""Split a mask into touching objects: it is cut at its necks, if its shape shows more than one object."""
 
 import math
 
@@ -9,24 +9,33 @@ from scipy import ndimage
 from slidepipe.interfaces import BoolArray, FloatArray
 from slidepipe.masks import EIGHT, Int32Array, Labels, fill_holes, inner_distance_squared, largest_within
 
-# The dense part of an object speaks for its shape only if it is at least this share of it; a pale object has none.
+# The dense part of an object is used as its shape only if it has at least this share of its area. A pale object has none.
 _DENSE_SHARE = 0.5
-# A slender part (a spindle beside a sphere) holds a disc of this share of the usual radius, has an area of this many squares of
-# that radius, and hangs on its neighbour by a neck this much narrower than a stout one may have.
+# A slender part, for example a spindle next to a sphere: smallest radius of its largest disc (share of the usual radius),
+# smallest area (in squares of the usual radius), and how much narrower its neck must be than that of other parts.
 _SLENDER_RADIUS, _SLENDER_AREA, _SLENDER_NECK = 0.5, 6.0, 0.83
 
 
 def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, neck_ratio: float) -> Labels:
-    """Parts of one connected mask without holes: int32 (H, W), 0 outside, 1 ... k inside.
+    """Split one connected mask without holes into objects.
 
-    The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects where the neck
-    between them is narrower than ``neck_ratio`` times the smaller bulge; a bulge must hold a disc of ``least_radius_px``, or be
-    slender but long. Distances are those of ``dense``, the pixels of the mask that are plainly object: pale fringes that two
-    neighbours share would hide their neck. An object pale throughout has hardly any of those and is judged by its whole mask.
+    The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects if the neck
+    between them is narrower than ``neck_ratio`` times the smaller bulge. A bulge must contain a disc of ``least_radius_px``, or
+    be slender and long. The distances are measured in the dense pixels, because pale fringes that two neighbours share would
+    hide the neck. A pale object has few dense pixels; its whole mask is used.
+
+    Args:
+        mask: bool (H, W).
+        dense: bool (H, W), pixels that clearly belong to an object.
+        least_radius_px: Radius of the disc that an object contains.
+        neck_ratio: Largest width of a neck, relative to the smaller bulge.
+
+    Returns:
+        int32 (H, W), 0 outside the mask and 1 ... k inside.
     """
     area = int(np.count_nonzero(mask))
-    # Beside its largest disc a mask must have room for a second one, or there is nothing to part. A disc counts from half the
-    # usual radius, so the smallest need not even be measured.
+    # Without room for a second disc next to the largest one there is nothing to split. The second disc has at least half
+    # the usual radius, so small masks need no measurement.
     if area < np.pi * least_radius_px**2 * (1 + _SLENDER_RADIUS**2):
         return mask.astype(np.int32)
     core = fill_holes(dense & mask)
@@ -43,7 +52,7 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     markers, count = ndimage.label(is_peak, EIGHT)
     if count < 2:
         return mask.astype(np.int32)
-    # Few objects come this far, on a barren slide none, and to import this takes a tenth of a second in each process.
+    # Few objects reach this line, and the import takes a tenth of a second per process.
     from skimage.segmentation import watershed
 
     distance: FloatArray = np.sqrt(squared)
@@ -57,20 +66,20 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
 
 
 def _may_split(squared: Int32Array, is_peak: BoolArray, wide_px: float) -> bool:
-    """Could there be a neck between two of the peaks? Most objects that are no disc have none, and need no watershed.
+    """Return whether there can be a neck between two of the peaks. Most objects have none, and need no watershed.
 
-    If all peaks lie in one piece of what is at least ``wide_px`` from the border, then whatever two groups the basins are in,
-    somewhere in this piece two basins of different groups touch, at a neck that wide; no bulge is larger than the largest, so
-    the share of the neck in it is at least ``neck_ratio``, and they are joined.
+    Consider the pixels at least ``wide_px`` from the border. If all peaks lie in one connected piece of them, then for any
+    division of the basins into two groups, two basins of different groups touch inside this piece, at a neck at least that
+    wide. ``wide_px`` is ``neck_ratio`` times the largest bulge, so the neck is too wide to split, and the groups are merged.
     """
-    wide = squared >= wide_px**2 * (1 + 1e-9)  # to be on the safe side of the rounding of the ratio
+    wide = squared >= wide_px**2 * (1 + 1e-9)  # allows for the rounding of the ratio
     if (is_peak & ~wide).any():
         return True
     return int(ndimage.label(wide, EIGHT)[1]) > 1
 
 
 def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]:
-    """Half width of the neck between each two basins that touch: the largest distance on their common border."""
+    """Return half the width of the neck between each two basins that touch: the largest distance on their common border."""
     height, width = basins.shape
     pairs, levels = [], []
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -89,11 +98,11 @@ def _necks(basins: Labels, distance: FloatArray) -> dict[tuple[int, int], float]
 def _merge(
     necks: dict[tuple[int, int], float], radii: FloatArray, areas: FloatArray, least_radius_px: float, neck_ratio: float
 ) -> npt.NDArray[np.intp]:
-    """Join neighbours that are no two objects, the widest neck first, until only real necks are left; returns basin -> part."""
+    """Merge neighbours that are one object, the widest neck first, until only narrow necks are left; return part per basin."""
     into = np.arange(len(radii))
 
     def width(one: int, other: int, neck: float) -> float:
-        """The neck over the smaller bulge, as a share of what may split; infinite where a bulge is no object."""
+        """Return the neck relative to the smaller bulge and to the limit; infinite where a bulge is too small for an object."""
         share = neck / min(radii[one], radii[other]) / neck_ratio
         for basin in (one, other):
             if radii[basin] < least_radius_px:
@@ -103,7 +112,7 @@ def _merge(
         return float(share)
 
     while necks:
-        # Of several that are equally wide, the one with the larger neck, then the higher number: any fixed order will do.
+        # Among equally wide necks the larger one is first, then the higher numbers. Any fixed order is correct.
         widest, _, keep, gone = max((width(a, b, neck), neck, a, b) for (a, b), neck in necks.items())
         if widest < 1:
             break
