@@ -1,8 +1,7 @@
-"""Weight files: fetched from the Hugging Face hub or named by the user, verified, and loaded strictly.
+"""Weights files: fetch them from the Hugging Face hub, verify them, and load them strictly.
 
-Never random weights: what cannot be had, cannot be read or does not fit is a :class:`WeightsError` that says what to
-do.
-Torch, safetensors and huggingface_hub are imported inside the functions, so that importing this module stays light.
+Random weights are never used instead: weights that are missing, unreadable or do not fit raise a `WeightsError`.
+Torch, safetensors and huggingface_hub are imported inside the functions, so that importing this module is quick.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 ENTRIES = ("teacher", "student", "model_ema", "state_dict_ema", "state_dict", "model")
-"""Entries under which training checkpoints keep a network, the one to prefer first."""
+"""Entries of training checkpoints that contain a network, in order of preference."""
 
 PREFIXES = ("module.", "_orig_mod.", "backbone.")
-"""Wrappers that training leaves before the keys (data parallel, compiled, multi-crop)."""
+"""Prefixes that training adds to the keys (data parallel, compiled, multi-crop)."""
 
 DROPPED = (
     "head.",
@@ -48,10 +47,10 @@ DROPPED = (
     "decoder",
     "mask_token",
 )
-"""Starts of keys that no embedding needs: classifiers, projection heads, decoders. Any other extra key is an error."""
+"""Beginnings of keys that an embedding does not need: classifiers, projection heads, decoders. Other extra keys are errors."""
 
 NOT_NEEDED = ("num_batches_tracked",)
-"""Ends of keys that may be missing: counters that do nothing outside training."""
+"""Ends of keys that may be missing: counters that are used in training only."""
 
 WIDTHS = {192: "Tiny", 384: "Small", 768: "Base", 1024: "Large", 1280: "Huge", 1408: "Giant", 1536: "Giant"}
 """Embedding widths of the usual vision transformers."""
@@ -62,9 +61,9 @@ class HubFile:
     """A file on the Hugging Face hub.
 
     Attributes:
-        repo: "OWNER/NAME".
-        filename: path in the repository.
-        revision: commit, tag or branch; None is the default branch.
+        repo: the repository, `OWNER/NAME`.
+        filename: path of the file in the repository.
+        revision: commit, tag or branch; None for the default branch.
     """
 
     repo: str
@@ -76,48 +75,48 @@ class HubFile:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hex."""
+    """Return the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify_sha256(path: Path, expected: str | None) -> str:
-    """Hash a file and compare.
+    """Return the SHA-256 of a file, after comparing it with the expected one.
 
-    A file in the hub's cache is compared with its own name there too: for large files the hub's name is their SHA-256.
+    The hub's cache names a large file after its SHA-256. For such a file, the name is compared, too.
 
-    Returns:
-        The SHA-256, hex.
+    Args:
+        path: the file.
+        expected: SHA-256 given by the user, as hexadecimal digits, or None.
 
     Raises:
-        WeightsError: the file cannot be read, or its hash is another.
+        WeightsError: the file cannot be read, or its SHA-256 differs.
     """
     try:
         found = sha256_of(path)
     except OSError as error:
-        raise WeightsError(f"{path}: the weights cannot be read ({error.strerror}); check the path") from error
+        raise WeightsError(f"{path}: the weights cannot be read ({error.strerror}). Check the path") from error
     blob = path.resolve().name
     cached = re.fullmatch(r"[0-9a-f]{64}", blob) is not None
     for wanted in (expected.lower() if expected else None, blob if cached else None):
         if wanted is not None and wanted != found:
-            remedy = f"delete {path.resolve()} and run again to fetch it anew" if cached else "get the file again"
-            raise WeightsError(f"{path}: checksum mismatch: SHA-256 is {found}, expected {wanted}; {remedy}")
+            fix = f"Delete {path.resolve()} and run again to download it" if cached else "Get the file again"
+            raise WeightsError(f"{path}: checksum mismatch: SHA-256 is {found}, expected {wanted}. {fix}")
     return found
 
 
 def fetch(candidates: Sequence[HubFile], what: str) -> Path:
-    """Fetch the first of several hub files that exists, through the hub's cache.
+    """Return the path of the first of several hub files that exists. It is downloaded unless the hub's cache has it.
 
-    ``HF_ENDPOINT``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` are respected as they are at the time of the call.
+    The environment variables `HF_ENDPOINT`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` are read at the time of the call.
 
     Args:
-        candidates: where the weights may be, best first.
-        what: whose weights, for messages.
+        candidates: files that may contain the weights, the preferred one first.
+        what: name of the backbone, for messages.
 
     Raises:
-        WeightsError: none can be had; the message says why and how to get them by hand.
+        WeightsError: no file can be fetched. The message states the reasons and how to get the file by hand.
     """
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -129,29 +128,19 @@ def fetch(candidates: Sequence[HubFile], what: str) -> Path:
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    unreachable = None if offline else _unreachable(endpoint)
+    unreachable = None if offline else _connection_problem(endpoint)
     reasons: list[str] = []
     for file in candidates:
         try:
-            return Path(
-                hf_hub_download(
-                    file.repo,
-                    file.filename,
-                    revision=file.revision,
-                    endpoint=endpoint,
-                    cache_dir=os.environ.get("HF_HUB_CACHE") or None,
-                    local_files_only=offline or unreachable is not None,
-                )
-            )
+            return _download(file, endpoint, cache_only=offline or unreachable is not None)
         except LocalEntryNotFoundError as error:
             if offline:
                 reasons.append(f"{file} is not in the cache and HF_HUB_OFFLINE is set")
             else:
-                raise _cannot(
-                    what, [f"{file}: the hub cannot be reached ({unreachable or _root(error)})"], candidates
-                ) from error
+                reason = f"{file}: the hub cannot be reached ({unreachable or _root_cause(error)})"
+                raise _not_available(what, [reason], candidates) from error
         except GatedRepoError:
-            reasons.append(f"{file} asks you to accept its terms and log in (set HF_TOKEN)")
+            reasons.append(f"{file} requires that you accept its terms and log in (set HF_TOKEN)")
         except RepositoryNotFoundError:
             reasons.append(f"{file}: no such public repository (404)")
         except RevisionNotFoundError:
@@ -160,15 +149,30 @@ def fetch(candidates: Sequence[HubFile], what: str) -> Path:
             reasons.append(f"{file}: no such file (404)")
         except HFValidationError as error:
             raise WeightsError(f"weights of {what}: {file.repo!r} is not of the form OWNER/NAME") from error
-        except Exception as error:  # the HTTP library beneath the hub's client is not ours to name
-            raise _cannot(what, [f"{file}: download failed ({_root(error)})"], candidates) from error
-    raise _cannot(what, reasons, candidates)
+        except Exception as error:  # errors of the HTTP library that the client of the hub uses
+            raise _not_available(what, [f"{file}: download failed ({_root_cause(error)})"], candidates) from error
+    raise _not_available(what, reasons, candidates)
 
 
-def _unreachable(endpoint: str) -> str | None:
-    """Why no connection to the hub can be made, or None: on a machine without a network its client would retry for a minute."""
+def _download(file: HubFile, endpoint: str, *, cache_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(
+        hf_hub_download(
+            file.repo,
+            file.filename,
+            revision=file.revision,
+            endpoint=endpoint,
+            cache_dir=os.environ.get("HF_HUB_CACHE") or None,
+            local_files_only=cache_only,
+        )
+    )
+
+
+def _connection_problem(endpoint: str) -> str | None:
+    """Return why the hub cannot be reached, or None. Without a network, the client of the hub would retry for a minute."""
     if urllib.request.getproxies():
-        return None  # a proxy may reach what this machine cannot
+        return None  # the proxy may reach hosts that this machine cannot
     parts = urllib.parse.urlsplit(endpoint)
     try:
         port = parts.port or (80 if parts.scheme == "http" else 443)
@@ -178,15 +182,16 @@ def _unreachable(endpoint: str) -> str | None:
     return None
 
 
-def _cannot(what: str, reasons: Sequence[str], candidates: Sequence[HubFile]) -> WeightsError:
+def _not_available(what: str, reasons: Sequence[str], candidates: Sequence[HubFile]) -> WeightsError:
     best = candidates[0]
     return WeightsError(
-        f"weights of {what} cannot be had: {'; '.join(reasons)}; where there is a network, "
+        f"weights of {what} cannot be fetched: {'; '.join(reasons)}. On a machine with a network, "
         f"run `hf download {best.repo} {best.filename}`, then give the file with --weights FILE"
     )
 
 
-def _root(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
+    """Return the type and the first line of the error that caused another one."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip()
@@ -194,13 +199,13 @@ def _root(error: BaseException) -> str:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read a .pth (zip or legacy pickle) or .safetensors file onto the CPU; told apart by content, not by name.
+    """Read a .pth (zip or legacy pickle) or .safetensors file onto the CPU. Its content, not its name, decides the format.
 
-    Only tensors, plain containers and the harmless leftovers of training scripts (an argparse namespace, NumPy numbers)
-    are unpickled: ``torch.load(weights_only=True)``, always.
+    `torch.load(weights_only=True)` is always used. It unpickles only tensors, plain containers and the harmless objects
+    that training scripts store (an argparse namespace, NumPy numbers).
 
     Raises:
-        WeightsError: the file is missing, empty, truncated, of another kind, or holds Python objects.
+        WeightsError: the file is missing, empty, truncated, in another format, or contains Python objects.
     """
     import pickle
 
@@ -210,7 +215,7 @@ def read_checkpoint(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise WeightsError(f"{path}: the weights cannot be read ({error.strerror}); check the path") from error
+        raise WeightsError(f"{path}: the weights cannot be read ({error.strerror}). Check the path") from error
     if start[8:9] == b"{":  # a safetensors header: its length in 8 bytes, then JSON
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -218,33 +223,33 @@ def read_checkpoint(path: Path) -> Any:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: truncated or damaged safetensors file ({error}); get it again") from error
+            raise WeightsError(f"{path}: truncated or damaged safetensors file ({error}). Get it again") from error
     if not start.startswith((b"PK", b"\x80")):
-        kind = "is empty" if not start else "is no weight file (neither .pth nor .safetensors)"
+        kind = "is empty" if not start else "is not a weights file (neither .pth nor .safetensors)"
         if start.startswith(b"version https"):
-            kind = "is a Git LFS pointer, not the file it points to"
+            kind = "is a Git LFS pointer, not the file that it points to"
         elif start.lstrip().lower().startswith(b"<"):
             kind = "is a web page, not weights"
-        raise WeightsError(f"{path}: the file {kind}; get the weights again")
+        raise WeightsError(f"{path}: the file {kind}. Get the weights again")
     try:
-        # An open file rather than a path: torch goes by the name's ending where it is given one.
+        # Pass an open file, because torch decides by the suffix if it is given a path.
         with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # read or refused all the same
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # does not change what is read
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise WeightsError(
-            f"{path}: the file holds Python objects ({found[1]}), which are not loaded for safety; "
-            "save its state_dict alone and give that"
+            f"{path}: the file contains Python objects ({found[1]}), which are not loaded for safety. "
+            "Save only the state_dict and use that file"
             if found
-            else f"{path}: truncated or damaged .pth file; get it again"
+            else f"{path}: truncated or damaged .pth file. Get it again"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: truncated or damaged .pth file ({_root(error)}); get it again") from error
+        raise WeightsError(f"{path}: truncated or damaged .pth file ({_root_cause(error)}). Get it again") from error
 
 
 def _harmless() -> list[Any]:
-    """Types that the DINO training script leaves in its checkpoints beside tensors."""
+    """Return the types that the DINO training script stores in its checkpoints in addition to tensors."""
     import numpy as np
 
     scalar = np.float64(0).__reduce__()[0]
@@ -259,43 +264,50 @@ def _harmless() -> list[Any]:
 
 
 def network_state(checkpoint: Any, path: Path, entry: str | None = None) -> State:
-    """Take the network out of what a file holds: the teacher (or student) of a training checkpoint, or the file itself.
+    """Return the state dict of the network in a checkpoint: that of the teacher or student, or the file itself.
 
-    The prefixes ``module.`` and ``backbone.`` go; where some keys carry ``backbone.``, what does not is a projection
-    head and goes too, as long as it is on the list of what no embedding needs (:data:`DROPPED`).
+    Prefixes of the keys (`PREFIXES`) are removed. A key without the prefix that other keys have belongs to a projection
+    head. It is kept, and `load_strictly` ignores it only if it starts as one of `DROPPED`.
 
     Args:
-        checkpoint: as :func:`read_checkpoint` gives it.
-        path: for messages.
-        entry: the entry to take ("student"); None takes the first of :data:`ENTRIES` that is there.
+        checkpoint: as `read_checkpoint` returns it.
+        path: the file, for messages.
+        entry: the entry to use, for example `student`. None uses the first of `ENTRIES` that exists.
 
     Raises:
-        WeightsError: the file holds no network, or not the entry asked for.
+        WeightsError: the file contains no network, or not the given entry.
     """
     import torch
 
     if not isinstance(checkpoint, Mapping):
-        raise WeightsError(f"{path}: the file holds a {type(checkpoint).__name__}, not a dictionary of weights")
+        raise WeightsError(
+            f"{path}: the file contains a {type(checkpoint).__name__}, not a dictionary of weights. Save the state_dict"
+        )
     entries = [key for key, value in checkpoint.items() if isinstance(value, Mapping)]
     if entry is not None:
         if entry not in entries:
-            raise WeightsError(f"{path}: the checkpoint has no entry {entry!r}; it has: {', '.join(entries) or 'none'}")
+            raise WeightsError(
+                f"{path}: the checkpoint has no entry {entry!r}. Choose one of its entries: {', '.join(entries) or 'none'}"
+            )
         checkpoint = checkpoint[entry]
     else:
         checkpoint = next((checkpoint[key] for key in ENTRIES if key in entries), checkpoint)
     state = {str(key): value for key, value in checkpoint.items() if isinstance(value, torch.Tensor)}
     if not state:
-        raise WeightsError(f"{path}: no weights in the file; its entries: {', '.join(map(str, checkpoint)) or 'none'}")
+        raise WeightsError(
+            f"{path}: no weights in the file. Its entries are: {', '.join(map(str, checkpoint)) or 'none'}. "
+            "Give a file with a state_dict"
+        )
     while True:
         prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in state)), None)
         if prefix is None:
             return state
-        # Keys beside the prefix stay as they are: the strict comparison judges them.
+        # Keys without the prefix are kept; `load_strictly` decides about them.
         state = {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:
-    """Say in words which network a state dict is, from its keys and shapes."""
+    """Return in words which network a state dict is for, judged by its keys and shapes."""
     for key, name in (
         ("layer1.0.conv1.weight", "a ResNet"),
         ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
@@ -314,10 +326,14 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def misfit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str | None:
-    """Compare a network with a state dict.
+    """Compare the state dict of a network with that of a file.
+
+    Args:
+        wanted: the state dict of the network.
+        state: the state dict of the file.
 
     Returns:
-        None where it fits; else the missing, unexpected and misshapen keys, the first five of each.
+        None if it fits; otherwise the missing, unexpected and misshapen keys in words, the first five of each.
     """
     missing = [key for key in wanted if key not in state and not key.endswith(NOT_NEEDED)]
     unexpected = [key for key in state if key not in wanted and not key.startswith(DROPPED)]
@@ -335,19 +351,25 @@ def misfit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
 
 
 def load_strictly(network: torch.nn.Module, state: State, what: str, path: Path) -> None:
-    """Load a state dict into a network, every key accounted for.
+    """Load a state dict into a network. Every key must fit.
+
+    Args:
+        network: the network, which is changed in place.
+        state: the state dict of the file.
+        what: name of the backbone, for messages.
+        path: the file, for messages.
 
     Raises:
-        WeightsError: a key is missing, unexpected (and not in :data:`DROPPED`) or of another shape, or a weight is not
-            finite. The message says which network the file looks like.
+        WeightsError: a key is missing, unexpected (and not one of `DROPPED`) or of another shape, or a weight is not
+            finite. The message states which network the file looks like.
     """
     wanted = network.state_dict()
     wrong = misfit(wanted, state)
     if wrong is not None:
         file_network, own_network = looks_like(state), looks_like(wanted)
-        told = f"the file looks like {file_network}, {what} is {own_network}; " if file_network != own_network else ""
-        raise WeightsError(f"{path}: the weights do not fit {what}: {told}keys: {wrong}")
+        hint = f"the file looks like {file_network}, {what} is {own_network}; " if file_network != own_network else ""
+        raise WeightsError(f"{path}: the weights do not fit {what}: {hint}keys: {wrong}. Give the weights of {what}")
     bad = [key for key in wanted if key in state and not bool(state[key].isfinite().all())]
     if bad:
-        raise WeightsError(f"{path}: weights that are not finite: {', '.join(bad[:5])}; get the file again")
+        raise WeightsError(f"{path}: weights are not finite: {', '.join(bad[:5])}. Get the file again")
     network.load_state_dict({key: state.get(key, value) for key, value in wanted.items()}, strict=True)

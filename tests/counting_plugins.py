@@ -1,4 +1,4 @@
-"""A head that is quick and abstains, for runs that test the tables."""
+"""A fast head that can abstain, for tests of the tables."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""A backbone that is quick and tells colours apart, for tests of everything around it."""
+"""A fast backbone that distinguishes colours, for tests of other parts of slidepipe."""
 
 from typing import ClassVar
 

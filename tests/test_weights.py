@@ -1,4 +1,4 @@
-"""Weight files: fetched, verified, read safely, loaded strictly."""
+"""Weights files: fetching, verifying, reading safely, and loading strictly."""
 
 import argparse
 import hashlib
@@ -25,14 +25,14 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub-cache"))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's pauses between tries
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # no pauses between attempts
         yield hub
 
 
 CONTENT = bytes(range(256)) * 40
 
 
-def test_a_file_is_fetched_once_and_then_comes_from_the_cache(hub, monkeypatch):
+def test_fetch_uses_cache(hub, monkeypatch):
     hub.files["owner/net", "w.pth"] = CONTENT
     path = weights.fetch([HubFile("owner/net", "w.pth")], "net")
     assert path.read_bytes() == CONTENT
@@ -44,24 +44,24 @@ def test_a_file_is_fetched_once_and_then_comes_from_the_cache(hub, monkeypatch):
     assert len(hub.requests) == before
 
 
-def test_a_pinned_revision_is_asked_for(hub):
+def test_fetch_revision(hub):
     hub.files["owner/net", "w.pth"] = CONTENT
     weights.fetch([HubFile("owner/net", "w.pth", "v1.0")], "net")
     assert "GET /owner/net/resolve/v1.0/w.pth" in hub.requests
 
 
-def test_the_next_candidate_is_tried_where_a_file_or_repository_is_missing(hub):
+def test_fetch_next_candidate(hub):
     hub.files["owner/net", "w.pth"] = CONTENT
     candidates = [HubFile("nobody/net", "w.pth"), HubFile("owner/net", "absent.pth"), HubFile("owner/net", "w.pth")]
     assert weights.fetch(candidates, "net").read_bytes() == CONTENT
 
 
-def test_what_is_nowhere_is_an_error_that_says_how_to_get_it(hub):
+def test_fetch_no_candidate(hub):
     hub.files["owner/net", "other.pth"] = CONTENT
     with pytest.raises(WeightsError) as caught:
         weights.fetch([HubFile("owner/net", "w.pth"), HubFile("nobody/net", "w.pth")], "some-net")
     message = str(caught.value)
-    assert message.startswith("weights of some-net cannot be had: owner/net: w.pth: no such file (404); nobody/net")
+    assert message.startswith("weights of some-net cannot be fetched: owner/net: w.pth: no such file (404); nobody/net")
     assert "no such public repository (404)" in message
     assert "hf download owner/net w.pth" in message
     assert "--weights FILE" in message
@@ -69,30 +69,30 @@ def test_what_is_nowhere_is_an_error_that_says_how_to_get_it(hub):
 
 
 @pytest.mark.parametrize("how", ["shorter than promised", "connection closed half way"])
-def test_a_truncated_download_is_an_error_and_leaves_nothing_that_counts(hub, how, monkeypatch):
+def test_truncated_download(hub, how, monkeypatch):
     file = ("owner/net", "w.pth")
     hub.files[file] = CONTENT
     if how.startswith("shorter"):
         hub.sent[file] = CONTENT[:100]
     else:
         hub.cut.add(file)
-    with pytest.raises(WeightsError, match=r"weights of net cannot be had: owner/net: w\.pth: download failed"):
+    with pytest.raises(WeightsError, match=r"weights of net cannot be fetched: owner/net: w\.pth: download failed"):
         weights.fetch([HubFile(*file)], "net")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WeightsError, match="not in the cache and HF_HUB_OFFLINE is set"):
         weights.fetch([HubFile(*file)], "net")
 
 
-def test_a_download_with_another_checksum_than_the_hub_says_is_an_error(hub):
+def test_download_checksum_mismatch(hub):
     file = ("owner/net", "w.pth")
     hub.files[file] = CONTENT
     hub.etags[file] = "0" * 64
     path = weights.fetch([HubFile(*file)], "net")
-    with pytest.raises(WeightsError, match=r"checksum mismatch: SHA-256 is [0-9a-f]{64}, expected 0{64}; delete "):
+    with pytest.raises(WeightsError, match=r"checksum mismatch: SHA-256 is [0-9a-f]{64}, expected 0{64}\. Delete "):
         weights.verify_sha256(path, None)
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error(tmp_path, monkeypatch):
+def test_unreachable_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -101,12 +101,12 @@ def test_a_hub_that_cannot_be_reached_is_an_error(tmp_path, monkeypatch):
         weights.fetch([HubFile("owner/net", "w.pth")], "net")
 
 
-def test_a_repository_name_that_is_none(hub):
+def test_invalid_repository_name(hub):
     with pytest.raises(WeightsError, match="'just-a-name/with/slashes' is not of the form OWNER/NAME"):
         weights.fetch([HubFile("just-a-name/with/slashes", "w.pth")], "net")
 
 
-def test_a_checksum_that_the_user_gave(tmp_path):
+def test_user_checksum(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(CONTENT)
     right = hashlib.sha256(CONTENT).hexdigest()
@@ -126,7 +126,7 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_files_are_told_apart_by_content_not_by_name(tmp_path):
+def test_format_follows_content(tmp_path):
     save_file(tensors(), tmp_path / "safe.pth")
     torch.save(tensors(), tmp_path / "zip.safetensors")
     torch.save(tensors(), tmp_path / "legacy.bin", _use_new_zipfile_serialization=False)
@@ -136,7 +136,7 @@ def test_files_are_told_apart_by_content_not_by_name(tmp_path):
 
 @pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_truncated_file_is_said_to_be_one(tmp_path, form, share):
+def test_truncated_file(tmp_path, form, share):
     whole = tmp_path / "whole"
     if form == "safetensors":
         save_file(tensors(), whole)
@@ -149,17 +149,17 @@ def test_a_truncated_file_is_said_to_be_one(tmp_path, form, share):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid ...", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>Not found</html>", "web page"),
-        (b"these are no weights at all", "is no weight file"),
+        (b"these are no weights at all", "is not a weights file"),
     ],
 )
-def test_what_is_no_weight_file_is_named(tmp_path, content, said):
+def test_not_a_weights_file(tmp_path, content, message):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"w\.pth: the file .*{said}"):
+    with pytest.raises(WeightsError, match=rf"w\.pth: the file .*{message}"):
         weights.read_checkpoint(tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"absent\.pth: the weights cannot be read"):
         weights.read_checkpoint(tmp_path / "absent.pth")
@@ -173,9 +173,9 @@ class Evil:
         return os.mkdir, (self.target,)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
+def test_code_in_checkpoint_is_not_run(tmp_path):
     torch.save({"model": tensors(), "extra": Evil(str(tmp_path / "made"))}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match=r"evil\.pth: the file holds Python objects .*not loaded for safety"):
+    with pytest.raises(WeightsError, match=r"evil\.pth: the file contains Python objects .*not loaded for safety"):
         weights.read_checkpoint(tmp_path / "evil.pth")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(str(tmp_path / "made"))))
     with pytest.raises(WeightsError, match=r"evil\.pkl"):
@@ -184,7 +184,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
 
 def training_checkpoint(state):
-    """As the DINO training script saves it: namespace, NumPy numbers and all."""
+    """Return a checkpoint as the DINO training script saves it, with a namespace and NumPy numbers."""
     student = {f"module.backbone.{key}": value + 1 for key, value in state.items()}
     student["module.head.mlp.0.weight"] = torch.ones(2, 2)
     teacher = {f"backbone.{key}": value for key, value in state.items()}
@@ -199,7 +199,7 @@ def training_checkpoint(state):
     }
 
 
-def test_the_teacher_is_taken_out_of_a_training_checkpoint(tmp_path):
+def test_training_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pth"
     torch.save(training_checkpoint(tensors()), path)
     checkpoint = weights.read_checkpoint(path)
@@ -207,23 +207,30 @@ def test_the_teacher_is_taken_out_of_a_training_checkpoint(tmp_path):
     assert same({key: value for key, value in teacher.items() if not key.startswith("head.")}, tensors())
     student = weights.network_state(checkpoint, path, "student")
     assert torch.equal(student["a.bias"], tensors()["a.bias"] + 1)
-    with pytest.raises(WeightsError, match="has no entry 'encoder'; it has: student, teacher, optimizer, dino_loss"):
+    with pytest.raises(
+        WeightsError,
+        match=r"has no entry 'encoder'\. Choose one of its entries: student, teacher, optimizer, dino_loss",
+    ):
         weights.network_state(checkpoint, path, "encoder")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone.", "_orig_mod.module."])
 @pytest.mark.parametrize("entry", [None, "state_dict", "model", "teacher", "student"])
-def test_prefixes_and_entries_go(prefix, entry):
+def test_prefixes_and_entries(prefix, entry):
     state = {prefix + key: value for key, value in tensors().items()}
     assert same(weights.network_state({entry: state} if entry else state, Path("w.pth")), tensors())
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "said"),
-    [([1, 2], "holds a list"), ({"epoch": 3}, "no weights in the file; its entries: epoch"), ({}, "entries: none")],
+    ("checkpoint", "message"),
+    [
+        ([1, 2], "contains a list"),
+        ({"epoch": 3}, "no weights in the file. Its entries are: epoch"),
+        ({}, "entries are: none"),
+    ],
 )
-def test_a_file_without_a_network(checkpoint, said):
-    with pytest.raises(WeightsError, match=rf"w\.pth: .*{said}"):
+def test_file_without_network(checkpoint, message):
+    with pytest.raises(WeightsError, match=rf"w\.pth: .*{message}"):
         weights.network_state(checkpoint, Path("w.pth"))
 
 
@@ -232,13 +239,13 @@ def vit():
     return timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1)
 
 
-def test_every_key_is_accounted_for(vit):
+def test_load_strictly(vit):
     state = {key: torch.full_like(value, 0.5) for key, value in vit.state_dict().items()}
     weights.load_strictly(vit, {**state, "head.weight": torch.ones(1), "fc_norm.bias": torch.ones(1)}, "net", Path("w"))
     assert all(bool((value == 0.5).all()) for value in vit.state_dict().values())
 
 
-def test_missing_unexpected_and_misshapen_keys_are_errors_that_show_five(vit):
+def test_misfit_keys(vit):
     state = dict(vit.state_dict())
     gone = sorted(state)[:7]
     lacking = {key: value for key, value in state.items() if key not in gone}
@@ -250,22 +257,22 @@ def test_missing_unexpected_and_misshapen_keys_are_errors_that_show_five(vit):
         weights.load_strictly(vit, {**state, "norm.bias": torch.ones(3)}, "net", Path("w.pth"))
 
 
-def test_a_counter_may_be_missing():
+def test_missing_counter():
     network = torch.nn.BatchNorm2d(3)
     state = {key: value for key, value in network.state_dict().items() if key != "num_batches_tracked"}
     weights.load_strictly(network, {**state, "weight": torch.full((3,), 7.0)}, "net", Path("w.pth"))
     assert network.weight.tolist() == [7.0, 7.0, 7.0]
 
 
-def test_weights_that_are_not_finite_are_refused(vit):
+def test_weights_not_finite(vit):
     state = dict(vit.state_dict())
     state["norm.bias"] = torch.full((192,), float("nan"))
-    with pytest.raises(WeightsError, match=r"w\.pth: weights that are not finite: norm\.bias"):
+    with pytest.raises(WeightsError, match=r"w\.pth: weights are not finite: norm\.bias"):
         weights.load_strictly(vit, state, "net", Path("w.pth"))
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("vit_tiny_patch16_224", "ViT-Tiny/16 (192 wide, patch 16, 12 blocks)"),
         ("vit_small_patch8_224", "ViT-Small/8 (384 wide, patch 8, 12 blocks)"),
@@ -276,18 +283,18 @@ def test_weights_that_are_not_finite_are_refused(vit):
         ("swin_tiny_patch4_window7_224", "a Swin transformer"),
     ],
 )
-def test_a_network_is_recognised_by_its_shapes(name, said):
+def test_looks_like(name, message):
     with torch.device("meta"):
         network = timm.create_model(name, num_classes=0)
-    assert said in weights.looks_like(network.state_dict())
+    assert message in weights.looks_like(network.state_dict())
 
 
-def test_a_wrong_architecture_says_which_one_the_file_is(vit):
+def test_wrong_architecture(vit):
     with torch.device("meta"):
         other = timm.create_model("vit_small_patch8_224", num_classes=0)
     with pytest.raises(WeightsError, match=r"the file looks like ViT-Small/8 .*, net is ViT-Tiny/16 \(192 wide"):
         weights.load_strictly(vit, dict(other.state_dict()), "net", Path("w.pth"))
 
 
-def test_what_nothing_recognises_is_said_to_be_unknown():
+def test_looks_like_unknown():
     assert weights.looks_like(tensors()) == "an unknown network (2 tensors, the first a.weight)"

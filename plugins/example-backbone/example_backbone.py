@@ -1,21 +1,26 @@
 """A backbone that embeds a crop as the histogram of its colours."""
 
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from slidepipe.interfaces import Backbone
 
-class ColourHistogram:
-    """Joint histogram of red, green and blue; the square root makes Euclidean distance a fair measure (Hellinger)."""
 
-    name: ClassVar[str] = "colour-histogram"
-    input_px: int = 64
-    license: ClassVar[str] = "Apache-2.0"
-    source: ClassVar[str] = "an example"
+class ColourHistogram(Backbone):
+    """Embed a crop as the square root of its joint histogram of red, green and blue.
+
+    Because of the square root, the Euclidean distance between embeddings is the Hellinger distance between histograms.
+    """
+
+    name = "colour-histogram"
+    input_px = 64
+    license = "Apache-2.0"
+    source = "an example"
 
     class Settings(BaseModel):
-        """``bins`` a channel, so bins cubed numbers an embedding."""
+        """The number of bins per channel. An embedding has `bins` cubed numbers."""
 
         model_config = ConfigDict(extra="forbid")
 
@@ -26,11 +31,11 @@ class ColourHistogram:
         self.dim = settings.bins**3
 
     def load(self, device: str) -> Self:
-        """Nothing to load; a network would import torch here and read its weights."""
+        """Return the backbone. A network would import torch and read its weights here."""
         return self
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
-        """Embed uint8 (N, H, W, 3) into float32 (N, bins cubed)."""
+        """Embed crops, uint8 (N, H, W, 3), as float32 (N, bins cubed)."""
         bins = self.settings.bins
         levels = crops.astype(np.int64) * bins // 256
         cells = (levels[..., 0] * bins + levels[..., 1]) * bins + levels[..., 2]

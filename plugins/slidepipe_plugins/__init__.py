@@ -1,1 +1,1 @@
-"""The built-in plugins, a folder each."""
+"""The built-in plugins, one folder each."""

@@ -1,4 +1,4 @@
-"""The example backbone, as a stranger would ship it: built, installed into a fresh environment, checked there."""
+"""The example backbone as a third-party package: built, installed into a new environment, and checked there."""
 
 import ast
 import json
@@ -11,14 +11,14 @@ import pytest
 from slidepipe import plugins
 from tests import fresh
 
-EXAMPLE = Path(__file__).parents[1] / "plugins" / "example-backbone"
+EXAMPLE = Path(__file__).parents[2] / "plugins" / "example-backbone"
 pytest.importorskip("hatchling", reason="hatchling builds the example's wheel")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy, so that building leaves nothing in the source tree."""
-    target = tmp_path_factory.mktemp("stranger") / "example-backbone"
+    """Return a copy of the example, so that building does not change the source tree."""
+    target = tmp_path_factory.mktemp("third-party") / "example-backbone"
     shutil.copytree(EXAMPLE, target, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     return target
 
@@ -45,7 +45,7 @@ def installed(project, tmp_path_factory):
     return environment
 
 
-def test_it_is_found_built_and_used_where_it_is_installed_and_only_there(installed, tmp_path):
+def test_installed_example(installed, tmp_path):
     code = (
         "import json, numpy as np; from slidepipe import plugins;"
         "info = plugins.find('backbone', 'colour-histogram');"
@@ -59,19 +59,19 @@ def test_it_is_found_built_and_used_where_it_is_installed_and_only_there(install
     assert not [info for info in plugins.list_plugins() if info.distribution == "example-backbone"]
 
 
-def test_its_own_test_passes_there(installed, project):
+def test_example_tests_pass(installed, project):
     ran = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "tests", cwd=project)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "15 passed" in ran.stdout
 
 
-def test_a_mistake_in_its_settings_names_it(installed, tmp_path):
+def test_example_settings_error(installed, tmp_path):
     code = "from slidepipe import plugins; plugins.create('backbone', 'colour-histogram', {'bin': 2})"
     ran = installed.run("-c", code, cwd=tmp_path)
-    assert "SettingsError: backbone 'colour-histogram' has no setting bin; its settings: bins" in ran.stderr
+    assert "SettingsError: backbone 'colour-histogram' has no setting bin. Known settings: bins" in ran.stderr
 
 
-def test_it_is_as_short_as_it_says():
+def test_example_is_short():
     source = (EXAMPLE / "example_backbone.py").read_text()
     assert len(source.splitlines()) < 60
     test = ast.parse((EXAMPLE / "tests" / "test_example_backbone.py").read_text()).body

@@ -1,4 +1,4 @@
-"""The YOLO detector: output layouts, suppression, tiles that keep the detector's law."""
+"""The YOLO detector: output layouts, suppression, and tiles that satisfy the invariant of detectors."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from slidepipe import plugins
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.interfaces import Region
 from slidepipe.testing import check_detector, pytest_params
-from slidepipe_plugins.yolo.boxes import layout_of, overlaps, parse, settle, suppress
+from slidepipe_plugins.yolo.boxes import layout_of, overlaps, parse, remove_duplicates, suppress
 
 onnx = pytest.importorskip("onnx", reason="onnx makes the models of these tests")
 pytest.importorskip("onnxruntime", reason="the optional extra yolo is not installed")
@@ -22,7 +22,7 @@ BOX = 56.0
 
 
 def write_model(path, layout="v8", side=SIDE, dtype="FLOAT", free=False, decoy=False, level=0.45, bright=False):
-    """A model that knows one thing: darkness averaged over 40 x 40 pixels, on a grid of 8, makes a box of 56 x 56.
+    """Write a model that reports a box of 56 x 56 pixels where the mean darkness over 40 x 40 pixels is high, on a grid of 8.
 
     "v8" gives (1, 5, N); "v5" (1, N, 7), two classes, the second never; "end2end" (1, N, 6).
     """
@@ -76,7 +76,7 @@ def write_model(path, layout="v8", side=SIDE, dtype="FLOAT", free=False, decoy=F
 
 @pytest.fixture(scope="module")
 def lavish(tmp_path_factory):
-    """A toy that fires all over a dark object, so that tiles have much to disagree about."""
+    """A model that reports many boxes on a dark object, so that neighbouring tiles report different boxes."""
     return write_model(tmp_path_factory.mktemp("yolo") / "lavish.onnx", level=0.75)
 
 
@@ -103,35 +103,35 @@ def region(side=192, discs=((60, 60), (130, 100)), unscanned=None):
 @pytest.mark.parametrize(
     "settings", [{"mpp": 2.0}, {"mpp": 2.0, "overlap_px": 40, "iou": 0.2}, {"mpp": 1.5, "overlap_px": 28, "score": 0.5}]
 )
-def test_the_detectors_law_holds(lavish, settings):
+def test_conformance(lavish, settings):
     for check in check_detector(lambda: detector(lavish, **settings)):
         check()
 
 
-def test_without_its_halo_the_law_would_not_hold(lavish):
-    class Forgetful(type(detector(lavish))):
+def test_conformance_fails_without_halo(lavish):
+    class WithoutHalo(type(detector(lavish))):
         @property
         def halo_um(self):
             return 1.0
 
         @halo_um.setter
         def halo_um(self, value):
-            """Keep forgetting it."""
+            """Ignore the value."""
 
-    def forget():
+    def without_halo():
         made = detector(lavish, mpp=2.0)
-        made.__class__ = Forgetful
+        made.__class__ = WithoutHalo
         return made
 
-    checks = check_detector(forget, expected_failures={"independence of blocks": "the halo is forgotten"})
-    law = next(param for param in pytest_params(checks) if param.id == "independence-of-blocks")
+    checks = check_detector(without_halo, expected_failures={"independence of blocks": "the halo is too small"})
+    check = next(param for param in pytest_params(checks) if param.id == "independence-of-blocks")
     with pytest.raises(AssertionError, match="depend on how the slide is cut"):
-        law.values[0]()
+        check.values[0]()
 
 
 @pytest.mark.parametrize("layout", ["v5", "v8", "end2end"])
 @pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16", "UINT8"])
-def test_objects_are_found_whatever_the_export(tmp_path, layout, dtype):
+def test_export_layouts(tmp_path, layout, dtype):
     path = write_model(tmp_path / "toy.onnx", layout, dtype=dtype)
     found = detector(path).detect(region())
     order = found.boxes[:, 0].argsort()
@@ -143,7 +143,7 @@ def test_objects_are_found_whatever_the_export(tmp_path, layout, dtype):
     assert not found.cut.any()
 
 
-def test_where_the_model_takes_any_size_tiles_are_as_set(tmp_path):
+def test_tile_size(tmp_path):
     path = write_model(tmp_path / "free.onnx", free=True)
     made = detector(path, tile_px=SIDE, overlap_px=20)
     assert (made.tile_px, made.align_px) == (SIDE, SIDE - 40)
@@ -151,12 +151,12 @@ def test_where_the_model_takes_any_size_tiles_are_as_set(tmp_path):
     assert detector(path).tile_px == 640
 
 
-def test_an_output_that_is_no_detection_head_is_passed_over(tmp_path):
+def test_other_outputs_are_ignored(tmp_path):
     path = write_model(tmp_path / "decoy.onnx", decoy=True)
     assert len(detector(path).detect(region()).boxes) == 2
 
 
-def test_classes_and_the_negative(tmp_path):
+def test_classes_and_invert(tmp_path):
     path = write_model(tmp_path / "two.onnx", "v5")
     assert len(detector(path, classes=[0]).detect(region()).boxes) == 2
     assert len(detector(path, classes=[1]).detect(region()).boxes) == 0
@@ -165,7 +165,7 @@ def test_classes_and_the_negative(tmp_path):
     assert len(detector(path).detect(region()).boxes) > 2
 
 
-def test_objects_at_unscanned_pixels_are_cut_and_unscanned_tiles_are_left_out(toy):
+def test_unscanned_pixels(toy):
     found = detector(toy).detect(region(unscanned=np.s_[:, 140:]))
     cut = {bool(centre < 100): bool(mark) for centre, mark in zip(found.owner[:, 0], found.cut, strict=True)}
     assert cut == {True: False, False: True}
@@ -173,7 +173,7 @@ def test_objects_at_unscanned_pixels_are_cut_and_unscanned_tiles_are_left_out(to
     assert len(detector(toy).detect(Region(blank, np.zeros((192, 192), np.bool_), 1.0)).boxes) == 0
 
 
-def test_one_object_that_four_tiles_see_is_one(toy):
+def test_object_in_four_tiles(toy):
     made = detector(toy, overlap_px=24)
     for x in range(40, 150, 7):
         assert len(made.detect(region(discs=((x, x),))).boxes) == 1, x
@@ -197,11 +197,11 @@ def test_one_object_that_four_tiles_see_is_one(toy):
         ((2, 25200, 85), 640, None),
     ],
 )
-def test_layouts_are_told_by_shape(shape, side, layout):
+def test_layout_of(shape, side, layout):
     assert layout_of(shape, side, side) == layout
 
 
-def test_every_layout_says_the_same_box():
+def test_parse():
     boxes = np.array([[10.0, 20.0, 30.0, 60.0]])
     v5 = np.array([[[20, 40, 20, 40, 0.5, 0.1, 0.8]]], np.float64)
     v8 = np.array([[[20, 40, 20, 40, 0.05, 0.4]] * 9], np.float64).transpose(0, 2, 1)
@@ -227,7 +227,7 @@ some_boxes = st.integers(0, 12).flatmap(scattered)
 
 
 @given(some_boxes)
-def test_suppression_keeps_no_doubles_and_loses_no_place(made):
+def test_suppress(made):
     boxes, scores, _ = made
     keep = suppress(boxes, scores, 0.45)
     among = overlaps(boxes[keep], boxes[keep]) - np.eye(int(keep.sum()))
@@ -238,43 +238,43 @@ def test_suppression_keeps_no_doubles_and_loses_no_place(made):
 
 
 @given(some_boxes, some_boxes)
-def test_settling_is_local_and_does_not_depend_on_order(left, right):
+def test_remove_duplicates(left, right):
     far = right[0] + 1000.0
     boxes = np.concatenate([left[0], far])
     scores, tiles = np.concatenate([left[1], right[1]]), np.concatenate([left[2], right[2]])
-    together = settle(boxes, scores, tiles)
-    apart = np.concatenate([settle(*left), settle(far, right[1], right[2])])
+    together = remove_duplicates(boxes, scores, tiles)
+    apart = np.concatenate([remove_duplicates(*left), remove_duplicates(far, right[1], right[2])])
     assert np.array_equal(together, apart)
     order = np.random.default_rng(len(boxes)).permutation(len(boxes))
-    shuffled = settle(boxes[order], scores[order], tiles[order])
+    shuffled = remove_duplicates(boxes[order], scores[order], tiles[order])
     unlike = {tuple(box) for box in boxes[together]}  # boxes that are equal in all may change places
     assert {tuple(box) for box in boxes[order][shuffled]} == unlike or len(np.unique(boxes, axis=0)) < len(boxes)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"overlap_px": 48}, "overlap_px 48 leaves nothing of tiles of 96 px: lower it"),
-        ({"tile_px": 640}, r"tile_px 640 is not what .*toy\.onnx takes \(96 x 96\)"),
+        ({"overlap_px": 48}, r"overlap_px 48 leaves no core of tiles of 96 px\. Reduce overlap_px"),
+        ({"tile_px": 640}, r"tile_px is 640, but .*toy\.onnx takes 96 x 96\. Remove tile_px"),
         ({"mpp": 0}, "setting mpp: .*greater than 0"),
         ({"classes": []}, "classes is empty"),
-        ({"scores": 0.1}, "has no setting scores; its settings: mpp, score, "),
+        ({"scores": 0.1}, "has no setting scores. Known settings: mpp, score, "),
     ],
 )
-def test_settings_that_cannot_be(toy, settings, said):
-    with pytest.raises(SettingsError, match=said):
+def test_settings_errors(toy, settings, message):
+    with pytest.raises(SettingsError, match=message):
         detector(toy, **settings)
 
 
-def test_files_that_are_no_models(tmp_path, toy):
-    with pytest.raises(WeightsError, match=r"absent\.onnx: there is no such model file; check the path after yolo:"):
+def test_model_file_errors(tmp_path, toy):
+    with pytest.raises(WeightsError, match=r"absent\.onnx: no such model file\. Check the path after yolo:"):
         detector(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(toy.read_bytes()[:300])
-    with pytest.raises(WeightsError, match=r"broken\.onnx: the file is no ONNX model that onnxruntime can run"):
+    with pytest.raises(WeightsError, match=r"broken\.onnx: not an ONNX model that onnxruntime can run"):
         detector(tmp_path / "broken.onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
-    for name, shape, said in (
-        ("flat", [1, 3], r"takes \[1, 3\]; a YOLO model takes one image"),
+    for name, shape, message in (
+        ("flat", [1, 3], r"the input of the model is \[1, 3\]\. Export it with an input of one image"),
         ("map", [1, 3, 96, 96], ""),
     ):
         graph = helper.make_graph(
@@ -284,16 +284,16 @@ def test_files_that_are_no_models(tmp_path, toy):
             [helper.make_tensor_value_info("output", kinds.FLOAT, shape)],
         )
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / name)
-        if said:
-            with pytest.raises(WeightsError, match=said):
+        if message:
+            with pytest.raises(WeightsError, match=message):
                 detector(tmp_path / name)
         else:
-            with pytest.raises(PluginError, match=r"outputs of shape \(1, 3, 96, 96\) are no YOLO model's"):
+            with pytest.raises(PluginError, match=r"outputs of shape \(1, 3, 96, 96\) are not those of a YOLO model"):
                 detector(tmp_path / name).detect(region())
-    with pytest.raises(PluginError, match=r"write yolo:FILE\.onnx"):
+    with pytest.raises(PluginError, match=r"Write yolo:FILE\.onnx"):
         plugins.create("detector", "yolo")
 
 
-def test_the_model_is_identified_by_its_content(tmp_path, toy):
+def test_weights_sha256(tmp_path, toy):
     other = write_model(tmp_path / "other.onnx", side=64)
     assert detector(toy).weights_sha256 != detector(other).weights_sha256

@@ -1,4 +1,4 @@
-"""The whole test of a backbone."""
+"""The conformance checks of the example backbone, one test per check."""
 
 import pytest
 from example_backbone import ColourHistogram
@@ -7,6 +7,6 @@ from slidepipe.testing import check_backbone, pytest_params
 
 
 @pytest.mark.parametrize("check", pytest_params(check_backbone(ColourHistogram, {"bins": 3})))
-def test_it_keeps_the_contract(check):
-    """Each check is a test of its own."""
+def test_conformance(check):
+    """Run one check."""
     check()

@@ -1,4 +1,4 @@
-"""The default backbone: descriptors that are computed, not learned, so it needs no weights."""
+"""The default backbone: computed image descriptors, without learned weights."""
 
 from slidepipe_plugins.descriptors.backbone import DescriptorBackbone
 

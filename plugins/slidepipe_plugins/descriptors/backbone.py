@@ -1,4 +1,4 @@
-"""The ``descriptors`` backbone: colour and the joint statistics of edges, ridges and spots (see ``features``)."""
+"""The backbone `descriptors`: colour and the joint statistics of edges, ridges and spots (see `features`)."""
 
 from typing import Self
 
@@ -9,10 +9,10 @@ from slidepipe_plugins.descriptors.features import DIM, SIDE_PX, describe
 
 
 class DescriptorBackbone(Backbone):
-    """Embeds a crop by fixed image statistics. Works on the CPU, at one thread, with numpy alone.
+    """Embed crops by fixed image statistics, on one thread of the CPU, with numpy only.
 
-    An embedding does not depend on the batch it is computed in, nor on how the crop is turned or flipped (but for rounding).
-    Plain Euclidean distances between embeddings are meaningful; every embedding has the same length.
+    Except for rounding, an embedding depends neither on the other crops of a batch nor on flips and quarter turns of its
+    crop. Embeddings are compared by Euclidean distance.
     """
 
     name = "descriptors"
@@ -26,14 +26,20 @@ class DescriptorBackbone(Backbone):
     )
 
     def load(self, device: str) -> Self:
-        """Nothing to load; ``device`` is accepted and the CPU is used, which is fast enough here."""
+        """Return the backbone: there are no weights. `device` is ignored; the CPU is always used."""
         return self
 
     def embed(self, crops: UInt8Array) -> Float32Array:
-        """Embed uint8 (N, H, W, 3) sRGB into float32 (N, dim); crops that are not ``input_px`` square are squeezed to it.
+        """Embed crops.
+
+        Args:
+            crops: uint8 (N, H, W, 3), sRGB. Crops of another size are resized to `input_px` x `input_px`.
+
+        Returns:
+            float32 (N, dim).
 
         Raises:
-            ValueError: the crops are not uint8 (N, H, W, 3).
+            ValueError: the crops have another dtype or shape.
         """
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
             raise ValueError(f"crops must be uint8 (N, H, W, 3), got {crops.dtype} {crops.shape}")

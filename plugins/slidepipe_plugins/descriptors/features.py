@@ -1,10 +1,13 @@
-"""Descriptors of one crop.
+"""The descriptor of one crop.
 
-A crop becomes optical density (so the lamp and the mounting medium drop out), its Gaussian derivatives at four scales are
-turned into quantities that do not change when the object is turned, and windows around the centre are summarised by the
-logarithm of the covariance of these quantities: which edges, ridges and tones occur together, and how strongly
-(log-Euclidean region covariance: Tuzel et al. 2006; Arsigny et al. 2007). A joint histogram of density and colour completes
-it. Scales are shares of the crop, so the scan's resolution does not enter; the finest is well above the pixel.
+1. The crop is converted to optical density, which removes the brightness of the lamp and of the mounting medium.
+2. Gaussian derivatives at four scales give responses that do not change when the crop is rotated.
+3. The responses in windows around the centre are summarised by the logarithm of their covariance: which edges, ridges and
+   tones occur together, and how strongly (log-Euclidean region covariance: Tuzel et al. 2006; Arsigny et al. 2007).
+4. A joint histogram of density and colour is appended.
+
+The scales are fractions of the side of the crop, so the resolution of the scan has no effect. The finest scale is well above
+one pixel.
 """
 
 from functools import cache
@@ -16,31 +19,31 @@ from slidepipe.embedding.square import to_squares
 from slidepipe.interfaces import Float32Array, FloatArray, UInt8Array
 
 SIDE_PX = 128
-"""Crops are worked on at this side. Finer detail is left to the scanner's focus and compression."""
+"""Side of the crop for all computations, in pixels. Finer detail depends on the focus and compression of the scanner."""
 
 _GRID_PX = 64
-"""Derivatives are sampled on this grid: statistics need no more."""
+"""Side of the grid on which derivatives are sampled. A finer grid does not change the statistics."""
 
 _SIGMAS_PX = (0.7, 1.4, 2.8, 5.6)
 _DENSITY_CEILING = 4.0
 _DENSITY_FLOOR = -0.3
 _BACKGROUND_PERCENTILE = 80
 _COVARIANCE_FLOOR = 1e-4
-"""Added to variances of square-rooted densities: what the noise of an 8-bit pixel amounts to."""
+"""Added to the variances of square-rooted densities. It is the variance caused by the noise of 8-bit pixels."""
 
 _TONE_BINS, _CHROMA_BINS = 10, 8
 _TONES, _RIDGES, _RADIALS = 3, 3, 3
 
-# Gaussian windows over the distance from the centre, in shares of half the side: (radius, spread).
+# Gaussian windows over the distance from the centre, as fractions of half the side: (radius, spread).
 _WINDOWS = {"object": (0.0, 0.50), "core": (0.0, 0.25), "rim": (0.55, 0.15)}
-# Responses, window, weight: with these weights the squared distances of the two blocks are about equal on average, and the
-# histogram's half of that.
+# Responses, window, weight. With these weights, the squared distances of the two blocks are about equal on average, and those of
+# the histogram are half as large.
 _COVARIANCES = (("ridges", "object", 7.8), ("all", "core", 7.5))
 _HISTOGRAM_WINDOW, _HISTOGRAM_WEIGHT = "rim", 1.1
 
 
 def _channels() -> dict[str, list[int]]:
-    """Columns of the response stack (3 tones, then for each scale 3 ridge and 3 radial responses) that a block takes."""
+    """Return the columns of the response stack (3 tones, then 3 ridge and 3 radial responses per scale) of each block."""
     per_scale = _RIDGES + _RADIALS
     starts = [_TONES + scale * per_scale for scale in range(len(_SIGMAS_PX))]
     ridges = list(range(_TONES)) + [start + offset for start in starts for offset in range(_RIDGES)]
@@ -52,11 +55,18 @@ DIM = (
     sum(len(_CHANNELS[name]) * (len(_CHANNELS[name]) + 1) // 2 for name, _, _ in _COVARIANCES)
     + _TONE_BINS * _CHROMA_BINS
 )
-"""Length of a description."""
+"""Length of a descriptor."""
 
 
 def describe(crop: UInt8Array) -> Float32Array:
-    """Describe one crop, uint8 (H, W, 3) sRGB, by float32 (DIM,); finite for any picture."""
+    """Return the descriptor of a crop.
+
+    Args:
+        crop: uint8 (H, W, 3), sRGB.
+
+    Returns:
+        float32 (DIM,), finite for any crop.
+    """
     if crop.shape[:2] != (SIDE_PX, SIDE_PX):
         crop = to_squares([crop], SIDE_PX, "squeeze")[0]
     density = optical_density(crop)
@@ -71,7 +81,14 @@ def describe(crop: UInt8Array) -> Float32Array:
 
 
 def optical_density(crop: UInt8Array) -> FloatArray:
-    """Density log(background / pixel) of each channel, float64 (H, W, 3); the background is the crop's bright part."""
+    """Return the optical density of a crop, log(background / pixel) (Beer-Lambert law).
+
+    Args:
+        crop: uint8 (H, W, 3), sRGB.
+
+    Returns:
+        float64 (H, W, 3). The background of each channel is the median over the brightest fifth of the crop.
+    """
     light = crop.astype(np.float64) + 1.0
     brightness = light.mean(axis=2)
     bright = brightness >= np.percentile(brightness, _BACKGROUND_PERCENTILE)
@@ -81,11 +98,13 @@ def optical_density(crop: UInt8Array) -> FloatArray:
 
 
 def log_covariance(responses: FloatArray, weights: FloatArray) -> FloatArray:
-    """Matrix logarithm of the weighted covariance, as a vector whose Euclidean distances are those of the matrices.
+    """Return the matrix logarithm of a weighted covariance as a vector.
+
+    Euclidean distances between such vectors equal the Frobenius distances between the matrices.
 
     Args:
-        responses: float64 (P, C), one row a grid point.
-        weights: float64 (P,), summing to 1.
+        responses: float64 (P, C), one row per grid point.
+        weights: float64 (P,), with sum 1.
 
     Returns:
         float64 (C (C + 1) / 2,).
@@ -106,7 +125,7 @@ def _unit(vector: FloatArray) -> FloatArray:
 
 
 def _responses(density: FloatArray) -> FloatArray:
-    """Signed square roots of tones and derivatives at the grid points, float64 (_GRID_PX ** 2, C)."""
+    """Return signed square roots of tones and derivatives at the grid points, float64 (_GRID_PX ** 2, C)."""
     grey = density.mean(axis=2)
     coarse = density.reshape(_GRID_PX, SIDE_PX // _GRID_PX, _GRID_PX, SIDE_PX // _GRID_PX, 3).mean(axis=(1, 3))
     columns = [coarse.mean(axis=2), *_chroma(coarse)]
@@ -131,13 +150,13 @@ def _responses(density: FloatArray) -> FloatArray:
 
 
 def _chroma(density: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """How yellow-brown (blue over red density), and how green or magenta, float64 (H, W) each."""
+    """Return the yellow-brown chroma (blue minus red density) and the green-magenta chroma, float64 (H, W) each."""
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
     return blue - red, green - (red + blue) / 2
 
 
 def _tone_chroma_histogram(density: FloatArray, weights: FloatArray) -> FloatArray:
-    """Joint histogram of density and yellow-brown chroma, float64 (_TONE_BINS * _CHROMA_BINS,), summing to 1."""
+    """Return the joint histogram of density and yellow-brown chroma, float64 (_TONE_BINS * _CHROMA_BINS,), with sum 1."""
     coarse = density.reshape(_GRID_PX, SIDE_PX // _GRID_PX, _GRID_PX, SIDE_PX // _GRID_PX, 3).mean(axis=(1, 3))
     tone = np.sqrt(np.maximum(coarse.mean(axis=2).ravel(), 0.0))
     tone_low, tone_share = _soft_bin(tone, 0.0, 1.5, _TONE_BINS)
@@ -151,7 +170,10 @@ def _tone_chroma_histogram(density: FloatArray, weights: FloatArray) -> FloatArr
 
 
 def _soft_bin(values: FloatArray, low: float, high: float, bins: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Lower of the two bins that share each value, and the share of the upper one: no jump at a bin's edge."""
+    """Return the lower of the two bins that share each value, and the fraction for the upper one.
+
+    Sharing a value between two bins avoids jumps at the edges of bins.
+    """
     position = np.clip((values - low) / (high - low) * (bins - 1), 0.0, bins - 1.0)
     lower = np.minimum(position.astype(np.intp), bins - 2)
     return lower, position - lower
@@ -167,7 +189,7 @@ def _grid_offsets() -> tuple[FloatArray, FloatArray]:
 
 @cache
 def _outward() -> tuple[FloatArray, FloatArray]:
-    """Unit vector x, y from the centre of the crop at each grid point."""
+    """Return the x and y of the unit vector from the centre of the crop to each grid point."""
     y, x = _grid_offsets()
     length = np.hypot(x, y)
     return x / length, y / length
@@ -185,10 +207,10 @@ def _window(name: str) -> FloatArray:
 
 @cache
 def _derivative_filters(sigma_px: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Matrices (_GRID_PX, SIDE_PX) that smooth and differentiate 0, 1 and 2 times along one axis and sample the grid.
+    """Return matrices (_GRID_PX, SIDE_PX) that smooth and differentiate 0, 1 and 2 times along one axis and sample the grid.
 
-    The Gaussian is integrated over each pixel's width by its value at the centre; derivatives are scaled by sigma ** order,
-    so that their size does not depend on the scale (Lindeberg 1998). Beyond the crop its mirror image is seen.
+    The Gaussian is sampled at the centres of pixels. Derivatives are scaled by sigma ** order, so that their size does not
+    depend on the scale (Lindeberg 1998). The crop is extended by reflection.
     """
     step = SIDE_PX // _GRID_PX
     centres = np.arange(_GRID_PX) * step + (step - 1) / 2
@@ -202,6 +224,6 @@ def _derivative_filters(sigma_px: float) -> tuple[FloatArray, FloatArray, FloatA
     fold = np.zeros((len(places), SIDE_PX))
     fold[np.arange(len(places)), mirrored] = 1.0
     second = (away**2 - 1) * gauss
-    # A sampled kernel does not sum to exactly zero: even light would then show as curvature.
+    # The sum of a sampled kernel is not exactly zero. Without this correction, a constant image would have a curvature.
     second -= second.mean(axis=1, keepdims=True) * (gauss * len(places))
     return gauss @ fold, (away * gauss) @ fold, second @ fold

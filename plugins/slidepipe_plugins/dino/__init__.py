@@ -1,4 +1,4 @@
-"""The DINO backbones that the SCAMPI benchmark compares with: ViTs trained on ImageNet without labels."""
+"""The DINO backbones of the SCAMPI benchmark: vision transformers trained on ImageNet without labels."""
 
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ def _files(architecture: str) -> tuple[HubFile, ...]:
 class _Dino(NamedBackbone):
     license = "Apache-2.0"
     source = "Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers; weights as timm ships them"
-    # timm's own config crops 224 out of 248; the published table was made with 224 out of 256.
+    # The config of timm crops 224 pixels out of 248. The published table was computed with 224 out of 256.
     pretrained: ClassVar[Pretrained] = Pretrained(
         PUBLISHED_INPUT_PX, PUBLISHED_INPUT_PX / PUBLISHED_RESIZE_PX, IMAGENET_MEAN, IMAGENET_STD
     )

@@ -14,7 +14,7 @@ from slidepipe_plugins.timm.settings import (
 
 
 class _Scampi(NamedBackbone):
-    license = "that of the weights: see the card of IverMartinsen/scampi-dino-vits16"
+    license = "see the model page of IverMartinsen/scampi-dino-vits16 on the Hugging Face hub"
     source = "Martinsen et al., SFI Visual Intelligence (UiT) and Equinor: scampi-benchmark"
     pretrained: ClassVar[Pretrained] = Pretrained(
         PUBLISHED_INPUT_PX, PUBLISHED_INPUT_PX / PUBLISHED_RESIZE_PX, IMAGENET_MEAN, IMAGENET_STD
@@ -36,7 +36,7 @@ class ScampiViTB16(_Scampi):
     name = "scampi-vitb16"
     dim = 768
     architecture = "vit_base_patch16_224"
-    # The authors' text and their code name different repositories.
+    # The paper and the code of the authors name different repositories.
     files = (
         HubFile("IverMartinsen/scampi-dino-vits16", "vit_base_backbone.pth"),
         HubFile("IverMartinsen/scampi-dino-vitb16", "vit_base_backbone.pth"),

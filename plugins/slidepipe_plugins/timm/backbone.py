@@ -1,4 +1,4 @@
-"""Torch backbones: networks that timm builds, weights that slidepipe verifies. Torch is imported in load."""
+"""Torch backbones: timm builds the network, and slidepipe verifies the weights. Torch is imported in `load`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slidepipe import weights as weight_files
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.interfaces import Backbone
 from slidepipe.weights import HubFile
-from slidepipe_plugins.timm.known import remember, remembered
+from slidepipe_plugins.timm.known import read_config, store_config
 from slidepipe_plugins.timm.settings import Preprocessing, Pretrained, TorchSettings, preprocessing_of
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class Network:
     """Which network to build and where its weights are.
 
     Attributes:
-        architecture: timm's name of it.
-        pretrained: what its pretrained config says of the input.
-        files: hub files with its weights, best first.
-        model_args: passed to the builder (the user's ``model_kwargs`` win).
+        architecture: name of the network in timm.
+        pretrained: the input as described by the pretrained config.
+        files: hub files with the weights, the preferred one first.
+        model_args: arguments of the builder. The setting `model_kwargs` overrides them.
     """
 
     architecture: str
@@ -55,33 +55,36 @@ class TorchBackbone(Backbone):
         self._device: torch.device | None = None
 
     def describe(self) -> Network:
-        """Say which network this is; called once, when it is first needed."""
+        """Return the network. This method is called once, when the network is first needed."""
         raise NotImplementedError
 
     @property
     def network(self) -> Network:
-        """The network, as :meth:`describe` says."""
+        """The network, as `describe` returns it."""
         if self._network is None:
             self._network = self.describe()
         return self._network
 
     @property
     def steps(self) -> Preprocessing:
-        """The preprocessing that the settings and the network's config come to."""
+        """The preprocessing that follows from the settings and the config of the network."""
         return preprocessing_of(self.settings, self.network.pretrained, self.name)
 
     # A property, because it depends on the network, and describing the network may read a file from the hub.
     @property
     def input_px(self) -> int:  # type: ignore[override]  # nothing sets it
-        """Side of the square crops that a run delivers, in pixels: what is left to do then is the centre crop."""
+        """Side of the square crops that `embed` receives in a run, in pixels. `embed` then takes the centre crop."""
         return self.steps.resize_px
 
     def load(self, device: str) -> Self:
-        """Build the network, find, verify and load its weights, strictly.
+        """Build the network, and find, verify and load its weights. Every key of the weights must fit.
+
+        Args:
+            device: `cpu`, `cuda` or `cuda:N`.
 
         Raises:
             WeightsError: the weights are missing, damaged, or do not fit.
-            SettingsError: the network cannot be built as the settings say, or the device is not there.
+            SettingsError: the network cannot be built with these settings, or there is no such device.
         """
         import torch
 
@@ -105,24 +108,37 @@ class TorchBackbone(Backbone):
             network = fold_batch_norms(network, self.steps.input_px)
         self._forward, self._device = pooled(network, self.settings.pool), target
         if resized or self.settings.pool or self.settings.model_kwargs or not hasattr(self, "dim"):
-            self._try_out()
+            self._embed_probe()
         return self
 
-    def _try_out(self) -> None:
+    def _embed_probe(self) -> None:
+        """Embed one black crop to learn the length of an embedding and to find settings that do not work."""
         probe = np.zeros((1, self.steps.resize_px, self.steps.resize_px, 3), np.uint8)
         try:
             self.dim = self.embed(probe).shape[1]
         except (ValueError, RuntimeError, AssertionError, IndexError) as error:
             self._forward = None
-            raise SettingsError(f"backbone {self.name!r} cannot run with these settings: {_line(error)}") from error
+            raise SettingsError(
+                f"backbone {self.name!r} cannot run with these settings: {_line(error)}. Change backbone.settings"
+            ) from error
 
     def embed(self, crops: UInt8Array) -> Float32Array:
-        """Embed uint8 (N, H, W, 3) sRGB crops of any one size into float32 (N, dim); N may be 0."""
+        """Embed crops.
+
+        Args:
+            crops: uint8 (N, H, W, 3), sRGB, all of the same size. N may be 0.
+
+        Returns:
+            float32 (N, dim).
+
+        Raises:
+            PluginError: `load` was not called, or the crops have another dtype or shape.
+        """
         if self._forward is None or self._device is None:
-            raise PluginError(f"backbone {self.name!r}: load() comes before embed()")
+            raise PluginError(f"backbone {self.name!r} is not loaded. Call load() before embed()")
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
             raise PluginError(
-                f"backbone {self.name!r} embeds uint8 crops (N, H, W, 3), not {crops.dtype} {crops.shape}: convert them"
+                f"backbone {self.name!r}: crops are {crops.dtype} {crops.shape}. Convert them to uint8 (N, H, W, 3)"
             )
         if len(crops) == 0:
             return np.zeros((0, self.dim), np.float32)
@@ -140,7 +156,7 @@ class TorchBackbone(Backbone):
             network = timm.create_model(self.network.architecture, pretrained=False, num_classes=0, **arguments)
         except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
             raise SettingsError(
-                f"backbone {self.name!r} cannot be built with model_kwargs {arguments}: {_line(error)}"
+                f"backbone {self.name!r} cannot be built with model_kwargs {arguments}: {_line(error)}. Change model_kwargs"
             ) from error
         built: torch.nn.Module = network
         return built
@@ -153,22 +169,22 @@ class TorchBackbone(Backbone):
 
 
 class NamedBackbone(TorchBackbone):
-    """A network known by a name of its own: everything about it is said in class attributes, and none imports torch."""
+    """A backbone with a fixed network, which is described by class attributes. Reading them imports no torch."""
 
     architecture: ClassVar[str]
     files: ClassVar[tuple[HubFile, ...]]
     pretrained: ClassVar[Pretrained]
 
     def describe(self) -> Network:
-        """The network of the class attributes, at the revision that the settings pin."""
+        """Return the network of the class attributes, at the revision given in the settings."""
         return Network(self.architecture, self.pretrained, _pinned(self.files, self.settings.revision))
 
 
 class TimmBackbone(TorchBackbone):
-    """Any network of timm, ``timm:NAME`` (as ``timm:vit_small_patch14_dinov2.lvd142m``), with weights of its own."""
+    """Any network of timm with its published weights: `timm:NAME`, for example `timm:vit_small_patch14_dinov2.lvd142m`."""
 
     name = "timm"
-    license = "that of the weights: see the model's card"
+    license = "see the page of the model on the Hugging Face hub"
     source = "timm (PyTorch Image Models)"
     takes_argument = True
 
@@ -178,12 +194,12 @@ class TimmBackbone(TorchBackbone):
         self.architecture = argument
 
     def describe(self) -> Network:
-        """What timm's pretrained config of that name says.
+        """Return the network as the pretrained config of timm describes it.
 
         Raises:
-            SettingsError: timm knows no such network; the message names the nearest.
+            SettingsError: timm has no such network. The message lists similar names.
         """
-        values = remembered(self.architecture)
+        values = read_config(self.architecture)
         if values is None:
             values = self._ask_timm()
         files: tuple[HubFile, ...] = ()
@@ -198,34 +214,34 @@ class TimmBackbone(TorchBackbone):
 
         if not is_model(self.architecture):
             near = difflib.get_close_matches(self.architecture, [*list_models(), *list_pretrained()], n=3)
-            hint = f"did you mean {' or '.join('timm:' + name for name in near)}?" if near else "see timm.list_models()"
-            raise SettingsError(f"backbone {self.name!r}: timm has no network {self.architecture!r}; {hint}")
+            hint = f"Did you mean {' or '.join('timm:' + name for name in near)}?" if near else "See timm.list_models()"
+            raise SettingsError(f"backbone {self.name!r}: timm has no network {self.architecture!r}. {hint}")
         try:
             config = get_pretrained_cfg(self.architecture)
-        except RuntimeError as error:  # the part after the dot is none of the network's weights
+        except RuntimeError as error:  # the part after the dot is not the name of any weights of the network
             near = list_pretrained(f"{self.architecture.partition('.')[0]}.*")
             raise SettingsError(
-                f"backbone {self.name!r}: timm has no such weights; it has {', '.join(near) or 'none of this network'}"
+                f"backbone {self.name!r}: timm has no such weights. Choose one of: {', '.join(near) or 'none for this network'}"
             ) from error
         values = dataclasses.asdict(config) if config is not None else {}
-        # A network that somebody else has registered may be another one tomorrow.
-        is_timms = model_entrypoint(self.architecture).__module__.startswith("timm.")
-        return remember(self.architecture, values) if is_timms else values
+        # Only the configs of timm are stored, because those that other packages register may change.
+        is_from_timm = model_entrypoint(self.architecture).__module__.startswith("timm.")
+        return store_config(self.architecture, values) if is_from_timm else values
 
     def load(self, device: str) -> Self:
-        """As :meth:`TorchBackbone.load`; where timm names no weights on the hub, a weight file must be given."""
+        """Load the network, as `TorchBackbone.load` does. If timm names no weights on the hub, a file must be given."""
         if self.settings.weights is None and not self.network.files:
             raise WeightsError(
-                f"weights of {self.name} cannot be had: timm names none on the hub; give a file with --weights FILE"
+                f"weights of {self.name} cannot be fetched: timm names none on the hub. Give a file with --weights FILE"
             )
         return super().load(device)
 
 
 class HubBackbone(TorchBackbone):
-    """Any timm network on the Hugging Face hub, ``hf-hub:OWNER/NAME`` or ``hf-hub:OWNER/NAME@REVISION``."""
+    """Any timm network on the Hugging Face hub: `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`."""
 
     name = "hf-hub"
-    license = "that of the weights: see the model's card"
+    license = "see the page of the model on the Hugging Face hub"
     source = "the Hugging Face hub"
     takes_argument = True
     argument_name = "OWNER/NAME"
@@ -237,10 +253,10 @@ class HubBackbone(TorchBackbone):
         self.revision = settings.revision or revision or None
 
     def describe(self) -> Network:
-        """What ``config.json`` in the repository says; fetched, or taken from the hub's cache.
+        """Return the network as `config.json` in the repository describes it. The file is fetched, or read from the cache.
 
         Raises:
-            WeightsError: it cannot be had, or is not a timm network's.
+            WeightsError: the file cannot be fetched, or it does not describe a timm network.
         """
         path = weight_files.fetch([HubFile(self.repo, "config.json", self.revision)], self.name)
         try:
@@ -248,9 +264,9 @@ class HubBackbone(TorchBackbone):
             architecture = str(config["architecture"])
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(
-                f"{path}: {self.repo} is no timm network (its config.json names no architecture); choose one that is"
+                f"{path}: {self.repo} is not a timm network (its config.json names no architecture). Choose another repository"
             ) from error
-        values = config.get("pretrained_cfg", config)  # older repositories keep it flat
+        values = config.get("pretrained_cfg", config)  # in older repositories, the values are not nested
         files = [HubFile(self.repo, name, self.revision) for name in _WEIGHT_NAMES]
         return Network(architecture, _pretrained(values), files, config.get("model_args") or {})
 
@@ -283,16 +299,23 @@ def _device(device: str, name: str) -> torch.device:
     if target.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (target.index or 0) >= count:
-            raise SettingsError(f"backbone {name!r}: device {device!r} is not there ({count} GPUs seen): use cpu")
+            raise SettingsError(
+                f"backbone {name!r}: there is no device {device!r}; this machine has {count} GPUs. Use cpu"
+            )
     return target
 
 
 def _converted(network: torch.nn.Module, state: weight_files.State, *, resized: bool) -> weight_files.State:
-    """Let timm rename the keys of other releases of the same network (and fit positions to another input size).
+    """Return the weights with keys renamed by timm, if they are from another release of the same network.
 
-    timm's converters also resample weights to another patch size or width, which would pass a wrong file off as a
-    right one: so nothing is converted where patches or positions differ, but for positions when the input is resized or
-    class and register tokens are all that differs.
+    The converters of timm also resample weights to another patch size or width. A file of another network would then be
+    accepted. Therefore nothing is converted if patches or positions have another shape, with two exceptions: positions when
+    the input is resized, and positions that differ by class and register tokens only.
+
+    Args:
+        network: the network.
+        state: the weights of the file.
+        resized: whether the input has another size than in the pretrained config.
     """
     wanted = network.state_dict()
     if weight_files.misfit(wanted, state) is None:
@@ -311,7 +334,7 @@ def _converted(network: torch.nn.Module, state: weight_files.State, *, resized: 
     try:
         converted = convert(dict(state), network)
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError):
-        return state  # no release it knows: the strict comparison says what does not fit
+        return state  # an unknown release: `load_strictly` reports what does not fit
     fits = weight_files.misfit(wanted, converted) is None
     return dict(converted) if fits else state
 

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it: the same network, a fifth faster on a CPU. Imports torch."""
+"""Fold batch normalisations into the convolutions before them. The network is then a fifth faster on a CPU. Imports torch."""
 
 import copy
 import itertools
@@ -7,22 +7,22 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-#: How far the folded network's answers may be from the network's own, as a share of the largest: rounding is 1e-6.
+#: Largest difference between the outputs of both networks, as a fraction of the largest output. Rounding is about 1e-6.
 _TOLERANCE = 1e-4
 
 
 def fold_batch_norms(network: nn.Module, input_px: int) -> nn.Module:
-    """The network with each batch normalisation that follows a convolution folded into it.
+    """Return a copy of a network with each batch normalisation folded into the convolution before it.
 
-    What follows what is only guessed, from the order in which modules were registered; so both networks see a drawn picture, and
-    where they differ, the network is returned as it came.
+    The order in which modules were registered only suggests which module follows which. Therefore both networks are run on
+    random pixels. If their outputs differ, the original network is returned.
 
     Args:
-        network: in eval mode, float32 on the CPU, unchanged by this.
-        input_px: side of what it embeds.
+        network: the network in eval mode, float32 on the CPU. It is not changed.
+        input_px: side of its input, in pixels.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network  # nothing is copied of a transformer
+        return network  # a transformer need not be copied
     folded = copy.deepcopy(network)
     if sum(_fold_children(module) for module in list(folded.modules())) == 0:
         return network
@@ -32,13 +32,13 @@ def fold_batch_norms(network: nn.Module, input_px: int) -> nn.Module:
         try:
             own, other = network(drawn), folded(drawn)
         except (RuntimeError, ValueError, AssertionError, IndexError):
-            return network  # it does not run at this size: who loads it tells that better
+            return network  # it does not run at this size, which the caller reports
     same = own.shape == other.shape and bool((own - other).abs().max() <= _TOLERANCE * own.abs().max())
     return folded if same else network
 
 
 def _fold_children(module: nn.Module) -> int:
-    """Fold what lies directly in ``module``; how many pairs that were."""
+    """Fold the pairs among the direct children of a module. Return the number of pairs."""
     names, count = [name for name, _ in module.named_children()], 0
     for first, second in itertools.pairwise(names):
         convolution, norm = getattr(module, first), getattr(module, second)
@@ -49,7 +49,7 @@ def _fold_children(module: nn.Module) -> int:
             and convolution.out_channels == norm.num_features
         ):
             setattr(module, first, fuse_conv_bn_eval(convolution, norm))
-            # timm's norms hold the activation that follows.
+            # The normalisation layers of timm contain the activation that follows.
             rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
             setattr(module, second, nn.Sequential(*rest))
             count += 1

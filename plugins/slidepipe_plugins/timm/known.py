@@ -1,4 +1,4 @@
-"""What timm says of its networks, remembered between runs: importing it takes seconds, and the parent needs no more of it."""
+"""A cache of pretrained configs of timm. Importing timm takes seconds, and the main process needs only the configs."""
 
 import contextlib
 import hashlib
@@ -10,21 +10,21 @@ from typing import Any
 from slidepipe.cache import cache_folder
 from slidepipe.store.files import read_json, write_json
 
-#: What of a pretrained config is asked for.
+#: The values of a pretrained config that are stored.
 _KEPT = ("input_size", "crop_pct", "mean", "std", "hf_hub_id", "hf_hub_filename")
 
 
-def remembered(architecture: str) -> dict[str, Any] | None:
-    """The pretrained config of a network, if this version of timm has told it before."""
+def read_config(architecture: str) -> dict[str, Any] | None:
+    """Return the pretrained config of a network, or None if it is not in the cache for this version of timm."""
     kept = read_json(_path(architecture))
     values = kept.get("values")
     return values if kept.get("architecture") == architecture and isinstance(values, dict) else None
 
 
-def remember(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what is asked for of a pretrained config, where the cache can be written; returns it."""
+def store_config(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Store the needed values of a pretrained config in the cache, if it is writable. Return these values."""
     kept = {name: values[name] for name in _KEPT if values.get(name) is not None}
-    with contextlib.suppress(OSError):  # asked again next time
+    with contextlib.suppress(OSError):  # timm is asked again the next time
         path = _path(architecture)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"architecture": architecture, "values": kept})

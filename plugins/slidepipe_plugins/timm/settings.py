@@ -1,4 +1,4 @@
-"""Settings of a torch backbone, and what they come to for one network."""
+"""Settings of a torch backbone, and the preprocessing that follows from them for a network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,24 @@ PUBLISHED_INPUT_PX = 224
 
 
 class TorchSettings(BaseModel):
-    """Settings of a torch backbone; None means what the network's own pretrained config says.
+    """Settings of a torch backbone. None means the value in the pretrained config of the network.
 
     Attributes:
-        weights: a .pth or .safetensors file; None fetches the published weights.
-        checkpoint_entry: the entry of a training checkpoint to take ("student"); None prefers the teacher.
-        sha256: what the weight file's SHA-256 must be.
+        weights: a .pth or .safetensors file. None fetches the published weights.
+        checkpoint_entry: the entry of a training checkpoint to use, for example `student`. None prefers the teacher.
+        sha256: the expected SHA-256 of the weights file.
         revision: commit, tag or branch of the hub repository.
-        model_kwargs: passed to the builder of the network.
-        mean, std: per channel, of intensities 0 to 1.
-        resize_px: side that crops are brought to, both sides, before the centre crop; a run delivers them so.
-        input_px: side of the centre crop that the network sees.
-        pool: how tokens or positions become one embedding; None is the network's own way.
-        preprocessing: "published" is the benchmark's protocol to the digit: Pillow's bicubic to 256 x 256, centre crop
-            224, ImageNet mean and standard deviation, float32 on any device. "run" resizes (if it must) and normalises
-            on the device, in bfloat16 on a GPU.
-        fit: how a crop becomes square; None pads in "run" (a squeezed object is another shape; measured on wells) and
-            squeezes in "published".
-        batch: crops that go through the network at once.
+        model_kwargs: arguments for the builder of the network.
+        mean, std: mean and standard deviation per channel, of intensities from 0 to 1.
+        resize_px: side to which both sides of a crop are resized before the centre crop; in a run, crops have this side.
+        input_px: side of the centre crop, the input of the network.
+        pool: how tokens or positions become one embedding. None uses the pooling of the network.
+        preprocessing: `published` is the exact protocol of the benchmark: Pillow's bicubic filter to 256 x 256, centre crop
+            224, ImageNet mean and standard deviation, float32 on any device. `run` resizes (if necessary) and normalises on
+            the device, in bfloat16 on a GPU.
+        fit: how a crop becomes square. None is `pad` with `run` (squeezing changes the shape of an object, which cost accuracy
+            on wells) and `squeeze` with `published`.
+        batch: number of crops per forward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -61,7 +61,13 @@ class TorchSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a network's pretrained config says of its input: side in pixels, share of it kept by the crop, mean, std."""
+    """The input of a network according to its pretrained config.
+
+    Attributes:
+        input_px: side of the input, in pixels.
+        crop_share: side of the input as a fraction of the side before the centre crop.
+        mean, std: per channel, of intensities from 0 to 1.
+    """
 
     input_px: int
     crop_share: float
@@ -71,13 +77,13 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps from a crop to the network's input.
+    """The steps from a crop to the input of the network.
 
     Attributes:
-        resize_px: both sides of the crop become this.
-        input_px: side of the centre crop.
-        mean, std: per channel, of intensities 0 to 1.
-        exact: Pillow's resize and float32 everywhere.
+        resize_px: side to which both sides of the crop are resized, in pixels.
+        input_px: side of the centre crop, in pixels.
+        mean, std: per channel, of intensities from 0 to 1.
+        exact: whether Pillow resizes, and float32 is used on every device.
     """
 
     resize_px: int
@@ -88,15 +94,20 @@ class Preprocessing:
 
 
 def preprocessing_of(settings: TorchSettings, pretrained: Pretrained, name: str) -> Preprocessing:
-    """Resolve the settings against a network's config; a setting that is given wins over either mode's default.
+    """Return the preprocessing that follows from the settings. A setting that is given overrides all defaults.
+
+    Args:
+        settings: the settings.
+        pretrained: the input according to the config of the network.
+        name: name of the backbone, for messages.
 
     Raises:
-        SettingsError: the centre crop is larger than what it is cut from.
+        SettingsError: the centre crop is larger than the resized crop.
     """
     exact = settings.preprocessing == "published"
     if exact:
         input_px = settings.input_px or PUBLISHED_INPUT_PX
-        # An own input size keeps the protocol's proportion unless the other size is given too.
+        # If only the input size is given, the proportion of the protocol is kept.
         resize_px = settings.resize_px or round(input_px * PUBLISHED_RESIZE_PX / PUBLISHED_INPUT_PX)
         mean, std = settings.mean or IMAGENET_MEAN, settings.std or IMAGENET_STD
     else:
@@ -105,6 +116,6 @@ def preprocessing_of(settings: TorchSettings, pretrained: Pretrained, name: str)
         mean, std = settings.mean or pretrained.mean, settings.std or pretrained.std
     if input_px > resize_px:
         raise SettingsError(
-            f"backbone {name!r}: input_px {input_px} is larger than resize_px {resize_px}: raise resize_px"
+            f"backbone {name!r}: input_px {input_px} is larger than resize_px {resize_px}. Increase resize_px"
         )
     return Preprocessing(resize_px, input_px, mean, std, exact)

@@ -1,7 +1,7 @@
-"""From uint8 crops to embeddings on any device; importing this module imports torch.
+"""Compute embeddings from uint8 crops on any device. Importing this module imports torch.
 
-One path for CPU and GPU. Crops travel as uint8 through two staging buffers. On a GPU the buffers are pinned and copied
-on a side stream while the network works on the chunk before, and nothing is fetched until the last chunk is launched.
+CPU and GPU share one code path. Crops are copied as uint8 through two staging buffers. On a GPU, the buffers are pinned and
+copied on a second stream while the network computes the chunk before. Embeddings are copied back after the last chunk.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from torch.nn import functional
 from slidepipe.interfaces import Float32Array, UInt8Array
 from slidepipe_plugins.timm.settings import Preprocessing
 
-#: Crops at once on a CPU. With more of them what one layer hands the next no longer fits the processor's cache: MobileNetV1
-#: embeds 62 images a second and core 8 at a time, 37 at a time of 64.
+#: Largest number of crops per forward pass on a CPU. With more crops, the outputs of a layer do not fit into the processor's
+#: cache: on one core, MobileNetV1 embeds 62 images per second with 8 crops per pass, and 37 with 64.
 _CPU_BATCH = 8
 
 
@@ -28,7 +28,18 @@ def embed_crops(
     device: torch.device,
     batch: int,
 ) -> Float32Array:
-    """Embed uint8 (N, H, W, 3), N >= 1, into float32 (N, dim), ``batch`` at a time, on a CPU at most :data:`_CPU_BATCH`."""
+    """Embed crops.
+
+    Args:
+        forward: function from pixels, float32 (n, 3, input_px, input_px), to embeddings (n, dim).
+        crops: uint8 (N, H, W, 3), sRGB, N at least 1.
+        steps: the preprocessing.
+        device: where the network is.
+        batch: number of crops per forward pass; on a CPU at most 8.
+
+    Returns:
+        float32 (N, dim).
+    """
     if device.type == "cpu":
         batch = min(batch, _CPU_BATCH)
     if steps.exact:
@@ -41,7 +52,7 @@ def embed_crops(
 
 
 def resize_exactly(crops: UInt8Array, resize_px: int) -> UInt8Array:
-    """Bring crops to a square with Pillow's bicubic filter (antialiased, rounded to uint8), as the protocol does."""
+    """Resize crops, uint8 (N, H, W, 3), to squares with Pillow's bicubic filter (antialiased, rounded), as in the protocol."""
     if crops.shape[1:3] == (resize_px, resize_px):
         return crops
     size = (resize_px, resize_px)
@@ -49,11 +60,11 @@ def resize_exactly(crops: UInt8Array, resize_px: int) -> UInt8Array:
 
 
 def prepare(chunk: torch.Tensor, steps: Preprocessing) -> torch.Tensor:
-    """Resize (if it must), centre crop and normalise uint8 (N, H, W, 3) into float32 (N, 3, input_px, input_px)."""
-    pixels = chunk.permute(0, 3, 1, 2)  # a view; in memory it stays channels-last
+    """Resize (if necessary), centre crop and normalise uint8 (N, H, W, 3) to float32 (N, 3, input_px, input_px)."""
+    pixels = chunk.permute(0, 3, 1, 2)  # not copied: the memory layout stays channels-last
     size = (steps.resize_px, steps.resize_px)
     if tuple(pixels.shape[-2:]) != size:
-        # On a CPU torch resizes uint8 as Pillow does; a GPU resizes floats only, here to whole levels again.
+        # On a CPU, torch resizes uint8 as Pillow does. On a GPU, it resizes floats only, which are rounded below.
         given = pixels if pixels.device.type == "cpu" else pixels.float()
         resized = functional.interpolate(given, size=size, mode="bicubic", antialias=True)
         pixels = resized.float().round().clamp(0, 255)
@@ -65,7 +76,7 @@ def prepare(chunk: torch.Tensor, steps: Preprocessing) -> torch.Tensor:
 
 
 def staged(crops: UInt8Array, device: torch.device, batch: int) -> Iterator[torch.Tensor]:
-    """Yield uint8 chunks on the device; a chunk is valid until the next one is asked for."""
+    """Yield chunks of crops, uint8 (n, H, W, 3), on the device. A chunk is valid until the next one is requested."""
     on_gpu = device.type == "cuda"
     batch = min(batch, len(crops))
     buffers = [torch.empty((batch, *crops.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
@@ -74,14 +85,14 @@ def staged(crops: UInt8Array, device: torch.device, batch: int) -> Iterator[torc
         for start in starts:
             yield _fill(buffers[0], crops[start : start + batch])
         return
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # this class of torch has no types
     copied: list[torch.cuda.Event | None] = [None, None]
 
     def send(number: int) -> torch.Tensor:
         slot = number % 2
         earlier = copied[slot]
         if earlier is not None:
-            earlier.synchronize()  # the copy out of this buffer must be over before it is filled again
+            earlier.synchronize()  # this buffer must be copied completely before it is filled again
         chunk = _fill(buffers[slot], crops[starts[number] : starts[number] + batch])
         with torch.cuda.stream(side):
             sent = chunk.to(device, non_blocking=True)
@@ -107,7 +118,10 @@ def _fill(buffer: torch.Tensor, crops: UInt8Array) -> torch.Tensor:
 
 
 def precision(device: torch.device, *, exact: bool) -> AbstractContextManager[object]:
-    """float32 on the CPU and in the exact mode (without TF32's ten bits); else bfloat16 autocast on a GPU."""
+    """Return a context that sets the precision.
+
+    It is float32 on a CPU and in exact mode (TF32, with its ten bits, is then disabled), and bfloat16 on a GPU otherwise.
+    """
     if device.type != "cuda":
         return nullcontext()
     if not exact:
@@ -121,10 +135,14 @@ def precision(device: torch.device, *, exact: bool) -> AbstractContextManager[ob
 
 
 def pooled(network: torch.nn.Module, pool: str | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function from normalised pixels to embeddings, pooled the network's own way or as asked.
+    """Return the function from normalised pixels to embeddings.
 
-    Token networks give (N, T, C) with ``num_prefix_tokens`` tokens that are no patches before the others; the rest
-    give a map, (N, C, H, W) or, as timm's ``output_fmt`` says, (N, H, W, C).
+    A token network returns (N, T, C), where the first `num_prefix_tokens` tokens are not patches. Other networks return a
+    map, (N, C, H, W), or (N, H, W, C) if the attribute `output_fmt` of timm is `NHWC`.
+
+    Args:
+        network: a network of timm.
+        pool: `token`, `avg` or `token+avg`; None for the pooling of the network.
     """
     if pool is None:
         return network
@@ -135,10 +153,10 @@ def pooled(network: torch.nn.Module, pool: str | None) -> Callable[[torch.Tensor
         features: torch.Tensor = cast(Any, network).forward_features(pixels)
         if features.ndim == 4:
             if pool != "avg":
-                raise ValueError("it has no token to pool; use pool avg, or leave pool away")
+                raise ValueError("the network has no token to pool; use pool avg, or remove pool")
             return features.mean(dim=(1, 2) if channels_last else (2, 3))
         if pool != "avg" and prefix == 0:
-            raise ValueError("it has no class token; use pool avg, or leave pool away")
+            raise ValueError("the network has no class token; use pool avg, or remove pool")
         token, mean = features[:, 0], features[:, prefix:].mean(dim=1)
         if pool == "token+avg":
             return torch.cat([token, mean], dim=1)

@@ -1,4 +1,4 @@
-"""The detector ``yolo:FILE.onnx``: any model of the YOLO family that was exported to ONNX."""
+"""The detector `yolo:FILE.onnx`: any model of the YOLO family that was exported to ONNX."""
 
 from slidepipe_plugins.yolo.detector import YoloDetector
 

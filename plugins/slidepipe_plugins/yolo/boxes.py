@@ -1,4 +1,4 @@
-"""From a YOLO model's raw output to boxes: plain functions of arrays."""
+"""Compute boxes from the raw output of a YOLO model, with plain functions of arrays."""
 
 from typing import Literal
 
@@ -9,22 +9,26 @@ from slidepipe.interfaces import BoolArray, FloatArray, IntArray
 Layout = Literal["v5", "v8", "end2end"]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
-"""Strides of the detection layers of the usual models, and of those for large inputs."""
+"""Strides of the detection layers of common models, and of models for large inputs."""
 
 
 SAME_OBJECT = 0.5
-"""Share of the smaller box from which on boxes of two tiles are one object."""
+"""Overlap, as a fraction of the smaller box, above which boxes of two tiles are the same object."""
 
 
 def layout_of(shape: tuple[int, ...], height_px: int, width_px: int) -> Layout | None:
-    """Tell from the shape (1, A, B) of an output what its rows are.
+    """Return the layout of an output, judged by its shape.
 
-    - "v5": (1, N, 5 + C) rows of centre x, y, width, height, objectness and C class scores; three anchors a cell.
-    - "v8": (1, 4 + C, N), or turned (1, N, 4 + C), the same without objectness; one anchor a cell.
-    - "end2end": (1, N, 6) rows of x0, y0, x1, y1, score, class, after the model's own suppression of doubles.
+    - `v5`: (1, N, 5 + C), rows of centre x, y, width, height, objectness and C class scores, with three anchors per cell.
+    - `v8`: (1, 4 + C, N), or transposed (1, N, 4 + C), the same without objectness, with one anchor per cell.
+    - `end2end`: (1, N, 6), rows of x0, y0, x1, y1, score and class, without duplicates.
+
+    Args:
+        shape: shape of the output.
+        height_px, width_px: size of the input of the model.
 
     Returns:
-        None where the shape fits none.
+        The layout, or None if no layout has this shape.
     """
     if len(shape) != 3 or shape[0] != 1:
         return None
@@ -40,16 +44,16 @@ def layout_of(shape: tuple[int, ...], height_px: int, width_px: int) -> Layout |
 
 
 def parse(output: FloatArray, layout: Layout, classes: tuple[int, ...] | None) -> tuple[FloatArray, FloatArray]:
-    """Read boxes and scores out of one output.
+    """Return the boxes and scores in one output.
 
     Args:
-        output: (1, A, B) as the model gave it.
-        layout: what its rows are, see :func:`layout_of`.
-        classes: numbers of the classes that count, or None for all.
+        output: (1, A, B), the output of the model.
+        layout: its layout, see `layout_of`.
+        classes: numbers of the classes to keep, or None for all.
 
     Returns:
-        float64 (N, 4) boxes x0, y0, x1, y1 in pixels of the input, and float64 (N,) scores. A row whose best class does
-        not count has score 0.
+        Boxes, float64 (N, 4), x0, y0, x1, y1 in pixels of the input; and scores, float64 (N,). The score is 0 if the best
+        class is not one of `classes`.
     """
     rows = np.asarray(output[0], np.float64)
     if layout == "end2end":
@@ -69,7 +73,7 @@ def parse(output: FloatArray, layout: Layout, classes: tuple[int, ...] | None) -
 
 
 def overlaps(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """Intersection over union of each of (N, 4) boxes with each of (M, 4), float64 (N, M)."""
+    """Return the intersection over union of each of N boxes (N, 4) with each of M boxes (M, 4), float64 (N, M)."""
     shared = _shared(boxes, others)
     union = _area(boxes)[:, None] + _area(others)[None] - shared
     ratio: FloatArray = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
@@ -90,12 +94,18 @@ def _shared(boxes: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def ranking(boxes: FloatArray, scores: FloatArray) -> IntArray:
-    """Order of preference, best first: by score, and by place where scores are equal, so that it depends on nothing else."""
+    """Return the order of N boxes, best first, int64 (N,): by score, and by position if scores are equal.
+
+    So the order does not depend on the order of the input.
+    """
     return np.lexsort((*boxes.T, -scores)).astype(np.int64)
 
 
 def suppress(boxes: FloatArray, scores: FloatArray, iou: float) -> BoolArray:
-    """Non-maximum suppression: which of N boxes to keep, the best first, none that overlaps a kept one by more than ``iou``."""
+    """Return which of N boxes non-maximum suppression keeps, bool (N,).
+
+    The boxes are visited from the best to the worst. A box is kept unless its overlap with a kept box exceeds `iou`.
+    """
     keep = np.zeros(len(boxes), np.bool_)
     left = ranking(boxes, scores)
     while len(left):
@@ -106,23 +116,30 @@ def suppress(boxes: FloatArray, scores: FloatArray, iou: float) -> BoolArray:
 
 
 def shares(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """Intersection over the smaller box, of each of (N, 4) boxes with each of (M, 4), float64 (N, M)."""
+    """Return the intersection of each of N boxes (N, 4) with each of M boxes (M, 4), as a fraction of the smaller box, (N, M)."""
     smaller = np.minimum(_area(boxes)[:, None], _area(others)[None])
     ratio: FloatArray = np.divide(_shared(boxes, others), smaller, out=np.zeros(smaller.shape), where=smaller > 0)
     return ratio
 
 
-def settle(boxes: FloatArray, scores: FloatArray, tile: FloatArray) -> BoolArray:
-    """Which boxes to keep where neighbouring tiles saw one object: those of which no better box of another tile holds half.
+def remove_duplicates(boxes: FloatArray, scores: FloatArray, tile: FloatArray) -> BoolArray:
+    """Return which of N boxes to keep if neighbouring tiles report the same object, bool (N,).
 
-    The measure is the share of the smaller box: a tile that sees an object less well often makes its box too small.
-    Unlike :func:`suppress` a box gives way also to one that gives way itself: so a box's fate depends on the boxes that
-    overlap it and not on a chain of them across the slide, and is the same in whatever block it is settled.
+    A box is removed if a better box of another tile overlaps it by more than half of the smaller one. The smaller box is the
+    measure, because a tile that contains only a part of an object often makes its box too small.
+
+    In contrast to `suppress`, a box that is itself removed also removes others. Whether a box is kept therefore depends only on
+    the boxes that overlap it, not on a chain of boxes across the slide, and is the same in every block.
+
+    Args:
+        boxes: float64 (N, 4).
+        scores: float64 (N,).
+        tile: float64 (N,), number of the tile of each box.
     """
     rank = np.empty(len(boxes), np.int64)
     rank[ranking(boxes, scores)] = np.arange(len(boxes))
     keep = np.ones(len(boxes), np.bool_)
-    for start in range(0, len(boxes), 1024):  # bounds the matrix, not the result
+    for start in range(0, len(boxes), 1024):  # limits the size of the matrix; the result does not change
         part = slice(start, start + 1024)
         better = (rank[None] < rank[part, None]) & (tile[None] != tile[part, None])
         keep[part] = ~(better & (shares(boxes[part], boxes) > SAME_OBJECT)).any(axis=1)

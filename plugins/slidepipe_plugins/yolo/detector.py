@@ -1,4 +1,4 @@
-"""The YOLO detector: fixed tiles over the slide, each through the model, doubles between tiles settled locally."""
+"""The YOLO detector: the model runs on tiles of a fixed grid, and duplicates of neighbouring tiles are removed locally."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slidepipe.errors import PluginError, SettingsError, WeightsError
 from slidepipe.interfaces import Detections, Detector
 from slidepipe.weights import sha256_of
-from slidepipe_plugins.yolo.boxes import Layout, layout_of, parse, settle, suppress
+from slidepipe_plugins.yolo.boxes import Layout, layout_of, parse, remove_duplicates, suppress
 
 if TYPE_CHECKING:
     from slidepipe.interfaces import BoolArray, FloatArray, Region, UInt8Array
 
 FILL = 255
-"""Level of pixels that a tile needs and a region lacks."""
+"""Level of the pixels of a tile that lie outside the region."""
 
 _SHARE_OF_BOX = math.pi / 4
-"""A box says nothing of the outline inside it; fossils are nearer to ellipses than to rectangles."""
+"""Area of an ellipse as a fraction of its box. The model returns no outline, and fossils are rather ellipses than rectangles."""
 
 
 class YoloDetector(Detector):
-    """Any YOLO-family model exported to ONNX: ``yolo:FILE.onnx``.
+    """Detect objects with a model of the YOLO family that was exported to ONNX: `yolo:FILE.onnx`.
 
-    The slide is cut into tiles of the model's input size on a grid that is fixed to the scan's bounds. Each tile answers
-    for its core, the tile without ``overlap_px`` on each side (and half as much beyond it; what two tiles both report is
-    settled by score). So an object depends on pixels within twice a core and its margins, which is ``halo_um``.
+    The slide is cut into tiles of the input size of the model, on a grid that is fixed to the bounds of the scan. The core of
+    a tile is the tile without `overlap_px` on each side. A tile reports the boxes whose centre lies in its core or at most
+    half of `overlap_px` outside it. If two tiles report the same object, the box with the higher score is kept. So an object
+    depends only on pixels within the distance of two cores and their margins, which is `halo_um`.
     """
 
     name = "yolo"
@@ -41,16 +42,16 @@ class YoloDetector(Detector):
         """Settings.
 
         Attributes:
-            mpp: micrometres a pixel that the model was trained at.
-            score: lowest score that counts.
-            iou: overlap (intersection over union) above which two boxes of a tile are one object.
-            overlap_px: margin of a tile in which it does not answer; at least half the largest object. None is a quarter
-                of the tile.
-            tile_px: side of a tile, where the model takes any size.
-            layout: how to read the output; "auto" goes by its shape.
-            classes: numbers of the model's classes that count; None counts all.
-            invert: give the model the negative, for models trained on bright objects.
-            threads: of onnxruntime, each worker.
+            mpp: micrometres per pixel of the images that the model was trained on.
+            score: lowest score of an object.
+            iou: overlap (intersection over union) above which two boxes of a tile are the same object.
+            overlap_px: margin of a tile outside its core, in pixels; at least half the largest object. None is a quarter of
+                the tile.
+            tile_px: side of a tile, in pixels, for a model that accepts any size.
+            layout: layout of the output of the model; `auto` decides by its shape.
+            classes: numbers of the classes to keep; None keeps all.
+            invert: invert the colours, for models trained on bright objects.
+            threads: number of threads of onnxruntime per worker.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +69,7 @@ class YoloDetector(Detector):
         @model_validator(mode="after")
         def _classes_named(self) -> Self:
             if self.classes is not None and not self.classes:
-                raise ValueError("classes is empty: name one, or leave it away")
+                raise ValueError("classes is empty. Name a class, or remove the setting")
             return self
 
     def __init__(self, settings: Settings, argument: str) -> None:
@@ -79,7 +80,7 @@ class YoloDetector(Detector):
         height, width = (fixed or settings.tile_px or 640 for fixed in size)
         if settings.tile_px and any(size) and (height, width) != (settings.tile_px, settings.tile_px):
             raise SettingsError(
-                f"detector yolo: tile_px {settings.tile_px} is not what {self.path} takes ({height} x {width}): leave it away"
+                f"detector yolo: tile_px is {settings.tile_px}, but {self.path} takes {height} x {width}. Remove tile_px"
             )
         self.weights_sha256 = sha256_of(self.path)
         self.height_px, self.width_px = height, width
@@ -87,32 +88,38 @@ class YoloDetector(Detector):
         self.overlap_px = settings.overlap_px or self.tile_px // 4
         if 2 * self.overlap_px >= self.tile_px:
             raise SettingsError(
-                f"detector yolo: overlap_px {self.overlap_px} leaves nothing of tiles of {self.tile_px} px: lower it"
+                f"detector yolo: overlap_px {self.overlap_px} leaves no core of tiles of {self.tile_px} px. Reduce overlap_px"
             )
         self.mpp = settings.mpp
         self.align_px = self.tile_px - 2 * self.overlap_px
-        # The owner lies at most half a margin outside its tile's core; a neighbouring tile, which may have a better box,
-        # ends a core and a margin further on.
+        # The owner point lies at most half a margin outside the core of its tile. A neighbouring tile, which may have a better
+        # box, ends one core and one margin further away.
         self.halo_um = (2 * self.align_px + 2 * self.overlap_px) * settings.mpp
 
     def detect(self, region: Region) -> Detections:
-        """Find objects; ``area`` is that of the ellipse in the box, as the model gives no outline.
+        """Find the objects of a region. The area is that of the ellipse in the box, because the model returns no outline.
+
+        Args:
+            region: the pixels.
 
         Raises:
-            PluginError: the model's output is none of the known layouts.
+            PluginError: the output of the model has no known layout.
         """
         boxes, scores, tiles = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0)]
         for number, (x, y) in enumerate(self._tiles(region.scanned)):
-            found, score = self._tile(region, x, y)
+            found, score = self._detect_in_tile(region, x, y)
             boxes.append(found)
             scores.append(score)
             tiles.append(np.full(len(found), float(number)))
         box, score, tile = np.concatenate(boxes), np.concatenate(scores), np.concatenate(tiles)
-        keep = settle(box, score, tile)
+        keep = remove_duplicates(box, score, tile)
         return _detections(box[keep], score[keep], region.scanned)
 
     def _tiles(self, scanned: BoolArray) -> Iterator[tuple[int, int]]:
-        """Corners of the cores; a region starts on a multiple of ``align_px``, so its tiles lie where every region's do."""
+        """Yield the corners of the cores near scanned pixels.
+
+        A region starts on a multiple of `align_px`, so the tiles of all regions lie on the same grid.
+        """
         height, width = scanned.shape
         for y in range(0, height, self.align_px):
             for x in range(0, width, self.align_px):
@@ -123,8 +130,8 @@ class YoloDetector(Detector):
                 if near.any():
                     yield x, y
 
-    def _tile(self, region: Region, x: int, y: int) -> tuple[FloatArray, FloatArray]:
-        """Boxes in region pixels, and scores, of the tile whose core starts at x, y."""
+    def _detect_in_tile(self, region: Region, x: int, y: int) -> tuple[FloatArray, FloatArray]:
+        """Return the boxes (n, 4), in pixels of the region, and the scores (n,) of the tile whose core starts at x, y."""
         left, top = x - self.overlap_px, y - self.overlap_px
         pixels = _window(region.rgb, left, top, self.tile_px)
         output = self._session.run(None, {self._input.name: self._prepare(pixels)})
@@ -140,7 +147,7 @@ class YoloDetector(Detector):
     def _prepare(self, pixels: UInt8Array) -> Any:
         if self.settings.invert:
             pixels = 255 - pixels
-        canvas = np.full((self.height_px, self.width_px, 3), 114, np.uint8)  # the grey that YOLO models are padded with
+        canvas = np.full((self.height_px, self.width_px, 3), 114, np.uint8)  # the grey of the padding in YOLO training
         canvas[: self.tile_px, : self.tile_px] = pixels
         batch = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
         if self._input.type == "tensor(uint8)":
@@ -155,36 +162,36 @@ class YoloDetector(Detector):
             if found is not None and len(shape) == 3 and shape[0] == 1 and min(shape[1:]) >= 5:
                 return np.asarray(output, np.float64), found
         raise PluginError(
-            f"{self.path}: outputs of shape {', '.join(map(str, shapes))} are no YOLO model's; "
-            "export a detection model, or name the layout in the settings"
+            f"{self.path}: outputs of shape {', '.join(map(str, shapes))} are not those of a YOLO model. "
+            "Export a detection model, or set layout in detector.settings"
         )
 
 
 def _open(path: Path, threads: int) -> tuple[Any, tuple[int | None, int | None]]:
-    """Open the model; returns the session and the input's height and width where they are fixed."""
+    """Open the model. Return the session, and the height and width of the input, each None if it is not fixed."""
     if not path.is_file():
-        raise WeightsError(f"{path}: there is no such model file; check the path after yolo:")
+        raise WeightsError(f"{path}: no such model file. Check the path after yolo:")
     try:
         import onnxruntime
     except ImportError as error:
-        raise PluginError("detector yolo needs onnxruntime: pip install 'slidepipe[yolo]'") from error
+        raise PluginError("detector yolo needs onnxruntime. Run pip install 'slidepipe[yolo]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no base of their own
+    except Exception as error:  # the errors of onnxruntime have no common base class
         reason = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"{path}: the file is no ONNX model that onnxruntime can run ({reason}); export it again"
-        ) from error
+        raise WeightsError(f"{path}: not an ONNX model that onnxruntime can run ({reason}). Export it again") from error
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
-    # A side that is not fixed is None or a name.
+    # The size of a side that is not fixed is None or a name.
     if len(shape) != 4 or shape[1] != 3 or (isinstance(shape[0], int) and shape[0] != 1):
         taken = ", ".join(str(one.shape) for one in inputs)
-        raise WeightsError(f"{path}: the model takes {taken}; a YOLO model takes one image (1, 3, H, W): export it so")
+        raise WeightsError(
+            f"{path}: the input of the model is {taken}. Export it with an input of one image (1, 3, H, W)"
+        )
     height, width = (side if isinstance(side, int) else None for side in shape[2:])
     return session, (height, width)
 
@@ -199,7 +206,7 @@ def _window(rgb: UInt8Array, left: int, top: int, side_px: int) -> UInt8Array:
 
 def _detections(boxes: FloatArray, scores: FloatArray, scanned: BoolArray) -> Detections:
     height, width = scanned.shape
-    owner = (boxes[:, :2] + boxes[:, 2:]) / 2  # of the whole box: what is clipped depends on the region
+    owner = (boxes[:, :2] + boxes[:, 2:]) / 2  # the centre of the whole box, because clipping depends on the region
     inside = ((owner >= 0) & (owner < (width, height))).all(axis=1)
     boxes, scores, owner = boxes[inside], scores[inside], owner[inside]
     limits = np.array([width, height, width, height], np.float64)
