@@ -383,8 +383,9 @@ def review() -> None:
 )
 def sample_review(results: Path, count: int, seed: int, by: Any) -> None:
     """Draw random objects of RESULTS for review: review.csv, crops and contact sheets."""
-    from slidepipe.review.draw import LABELS_FILE, REVIEW_FILE, REVIEW_FOLDER
+    from slidepipe.review.draw import REVIEW_FOLDER
     from slidepipe.review.draw import sample_review as draw
+    from slidepipe.review.labels import LABELS_FILE, REVIEW_FILE
 
     rows = draw(results, count, seed, by)
     click.echo(f"{len(rows)} objects of {rows['stratum'].nunique()} strata: {results / REVIEW_FILE}")

@@ -20,10 +20,7 @@ from slidepipe.crops.cut import decode_crop
 from slidepipe.errors import ResultsError, SettingsError
 from slidepipe.results import Results
 from slidepipe.review.audit import FAR, NEAR
-from slidepipe.review.labels import LABELS_FILE as LABELS_FILE
-from slidepipe.review.labels import REVIEW_FILE as REVIEW_FILE
-from slidepipe.review.labels import read_cells as read_cells
-from slidepipe.review.labels import read_labels as read_labels
+from slidepipe.review.labels import LABELS_FILE, REVIEW_FILE, read_cells, read_labels
 from slidepipe.store.files import write_file, write_text
 
 By = Literal["genus", "sample", "slide"]

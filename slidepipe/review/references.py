@@ -23,8 +23,8 @@ from slidepipe.classification.object_table import OBJECTS_FILE
 from slidepipe.classification.reference_set import DEBRIS, LEAST_DEBRIS, JoinedReference, ReferenceSet
 from slidepipe.errors import ResultsError
 from slidepipe.interfaces import Float32Array, IntArray
-from slidepipe.review.draw import REVIEW_FILE, read_draw, read_labels
-from slidepipe.review.labels import LABELS_FILE, read_labels_file
+from slidepipe.review.draw import read_draw
+from slidepipe.review.labels import LABELS_FILE, REVIEW_FILE, read_labels, read_labels_file
 from slidepipe.store.manifest import read_manifest
 from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore

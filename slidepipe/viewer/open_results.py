@@ -8,8 +8,8 @@ from typing import Any
 
 from slidepipe.errors import ResultsError
 from slidepipe.review.corrected_counts import Audit, corrected_table, take_audit
-from slidepipe.review.draw import REVIEW_FILE, read_draw
-from slidepipe.review.labels import labels_of_current_objects
+from slidepipe.review.draw import read_draw
+from slidepipe.review.labels import REVIEW_FILE, labels_of_current_objects
 from slidepipe.review.reviewed_counts import ReviewedCounts, count_accepted, review_counts
 from slidepipe.store.manifest import MANIFEST
 from slidepipe.viewer.label_book import LabelBook

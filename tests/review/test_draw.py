@@ -21,10 +21,10 @@ from slidepipe.review.draw import (
     allocate,
     draw_objects,
     labels_sha256,
-    read_labels,
     sample_review,
     usable_objects,
 )
+from slidepipe.review.labels import read_labels
 from tests.made_results import make, slide, table
 
 ANSWERS = ["azolla"] * 12 + ["deflandrea"] * 5 + [None] * 30 + ["unusable"] * 6
