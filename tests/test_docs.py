@@ -126,7 +126,7 @@ def tables(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     found = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE):
-        table = re.search(r"^\| setting .*?\n\n", section, flags=re.MULTILINE | re.DOTALL)
+        table = re.search(r"^\| [Ss]etting .*?\n\n", section, flags=re.MULTILINE | re.DOTALL)
         if table:
             word = "YOLO" if "YOLO" in section.splitlines()[0] else "timm"
             first = [row.split("|")[1] for row in table[0].splitlines()[2:] if row]
