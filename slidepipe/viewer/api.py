@@ -90,7 +90,7 @@ def routes(state: ViewerState) -> list[BaseRoute]:
 
 
 def _objects(state: ViewerState, request: Request) -> Response:
-    """The objects of a query, in its order."""
+    """Return the objects of a query, in its order."""
     index = state.opened.index
     numbers = index.select(_query(request), state.opened.labels())
     return _json({"version": index.version, "number": numbers.tolist(), **_columns(index, index.objects.iloc[numbers])})
@@ -107,7 +107,7 @@ def _query(request: Request) -> Query:
 
 
 def _object(state: ViewerState, request: Request) -> Response:
-    """One object with its box and its neighbours in the reference set."""
+    """Return an object with its box and its neighbours in the reference set."""
     index, number = state.requested_object(request)
     row = index.objects.iloc[number]
     cells = {name: None if pd.isna(row[name]) else row[name] for name in _OBJECT_COLUMNS}
@@ -123,7 +123,7 @@ def _object(state: ViewerState, request: Request) -> Response:
 
 
 def _slide(state: ViewerState, request: Request) -> Response:
-    """A slide's scan, and its objects with their boxes."""
+    """Return what is needed to show a slide's scan, and its objects with their boxes."""
     index, number = state.requested_slide(request)
     record = index.slides[number]
     bounds = scan_bounds(record)
@@ -145,7 +145,7 @@ def _slide(state: ViewerState, request: Request) -> Response:
 
 
 def _counts(state: ViewerState, request: Request) -> Response:
-    """Raw, reviewed and corrected counts."""
+    """Return raw, reviewed and corrected counts."""
     return _json({"sequence": state.opened.book.sequence, **state.opened.counts()})
 
 
@@ -171,6 +171,7 @@ def _columns(index: ResultsIndex, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rounded(column: "pd.Series[Any]") -> list[float | None]:
+    """Return numbers with three decimals; None for NaN, which JSON does not have."""
     values = np.round(column.to_numpy(float), 3)
     return [None if np.isnan(value) else value for value in values.tolist()]
 
@@ -179,7 +180,10 @@ def _rounded(column: "pd.Series[Any]") -> list[float | None]:
 
 
 def _labels(state: ViewerState, request: Request) -> Response:
-    """Labels and drawn fossils: all, or those that changed since `epoch` and `since`; null for a withdrawn label."""
+    """Return the drawn fossils, and all labels or, with `epoch` and `since`, those that changed.
+
+    A withdrawn label is null.
+    """
     book = state.opened.book
     since = request.query_params.get("since", "")
     labels, missed = state.opened.labels(), {item.object_id: item for item in book.missed()}
@@ -218,6 +222,7 @@ def _write_labels(state: ViewerState, body: LabelsBody) -> Response:
 
 
 def _entry(state: ViewerState, index: ResultsIndex, object_id: str, label: str | None) -> LabelEntry:
+    """Return the line that labels an object or a drawn fossil. Raises HTTPException if it does not exist."""
     if MissedId.parse(object_id) is not None:
         fossil = state.opened.book.missed_fossil(object_id)
         if label in ("", WRONG_BOX):
@@ -264,6 +269,7 @@ def _normalised(index: ResultsIndex, labels: Sequence[str | None]) -> list[str |
 
 
 def _box(row: "pd.Series[Any]") -> tuple[int, int, int, int]:
+    """Return the box in a row of the object table."""
     x0, y0, x1, y1 = (int(row[edge]) for edge in EDGES)
     return x0, y0, x1, y1
 

@@ -39,6 +39,7 @@ def build_app(opened: OpenResults, host: str, token: str, scans: Path | None = N
 
 
 async def _slidepipe_error(request: Request, error: Exception) -> Response:
+    """Show an error of slidepipe: 404 for a scan, 503 while a run writes the results."""
     status = 404 if isinstance(error, SlideError) else 503 if isinstance(error, ResultsError) else 400
     return _message(request, str(error), status)
 
@@ -50,6 +51,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _message(request: Request, message: str, status: int) -> Response:
+    """Return a message as JSON to a script, as a page to a person."""
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": message}, status, headers=NOT_CACHED)
     return HTMLResponse(pages.message_page(message), status, headers=NOT_CACHED)

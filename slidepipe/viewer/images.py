@@ -28,7 +28,7 @@ def routes(state: ViewerState) -> list[BaseRoute]:
 
 
 async def _thumbnail(state: ViewerState, request: Request) -> Response:
-    """The thumbnail of an object."""
+    """Return the thumbnail of an object."""
     index, number = state.requested_object(request)
     key = (index.version, number)
     return _jpeg(
@@ -37,13 +37,13 @@ async def _thumbnail(state: ViewerState, request: Request) -> Response:
 
 
 async def _crop(state: ViewerState, request: Request) -> Response:
-    """The stored crop of an object."""
+    """Return the stored crop of an object."""
     index, number = state.requested_object(request)
     return _jpeg(await state.in_pixel_thread(lambda: _stored_crop(index, number)))
 
 
 def _reference(state: ViewerState, request: Request) -> Response:
-    """The thumbnail of one of the neighbours of an object in the reference set."""
+    """Return the thumbnail of a neighbour of an object in the reference set."""
     index, number = state.requested_object(request)
     nearest, place = index.nearest(number), int(request.path_params["place"])
     name = str(nearest[place]["reference"]) if place < len(nearest) else ""
@@ -60,7 +60,7 @@ def _reference(state: ViewerState, request: Request) -> Response:
 
 
 async def _tile(state: ViewerState, request: Request) -> Response:
-    """A tile of a scan."""
+    """Return a tile of a scan."""
     index, number = state.requested_slide(request)
     level, column, row = (int(request.path_params[name]) for name in ("level", "column", "row"))
 
@@ -76,6 +76,7 @@ async def _tile(state: ViewerState, request: Request) -> Response:
 
 
 def _stored_crop(index: ResultsIndex, number: int) -> bytes:
+    """Return the JPEG of an object's crop. Raises HTTPException if the run could not read its pixels."""
     data = index.results.jpeg(str(index.objects["object_id"].iloc[number]))
     if not data:
         raise HTTPException(404, "The pixels of this object could not be read from the slide")

@@ -198,10 +198,12 @@ class LabelBook:
         return None
 
     def _all_lines(self) -> list[dict[str, str]]:
+        """Return the cells of all lines of `labels.csv`, those of withdrawn labels included."""
         return read_cells(self._path, ("object_id", "genus")) if self._path.exists() else []
 
     @contextlib.contextmanager
     def _file_locked(self) -> Iterator[None]:
+        """Hold the lock file. Raises ResultsError if another writer holds it for too long."""
         try:
             self._file_lock.acquire(timeout=_LOCK_SECONDS)
         except filelock.Timeout as error:
@@ -216,6 +218,7 @@ class LabelBook:
             self._file_lock.release()
 
     def _append(self, entries: Sequence[LabelEntry], reviewer: str) -> None:
+        """Add lines to the file, wait until they are on the disk, and apply them to the labels in memory."""
         if not entries:
             return
         try:
@@ -298,6 +301,7 @@ def _complete_last_line(file: io.BufferedRandom, columns: int) -> None:
 
 
 def _file_state(path: Path) -> _FileState:
+    """Return what changes whenever the file does."""
     try:
         status = path.stat()
     except FileNotFoundError:

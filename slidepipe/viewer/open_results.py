@@ -90,7 +90,7 @@ class OpenResults:
             return self._counts[1]
         slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in index.slides}
         reviewed = review_counts(index.objects, labels, missed, slides, index.genera)
-        audit = take_audit(index.frame, read_draw(self.path), labels, index.genera)
+        audit = take_audit(index.usable_objects, read_draw(self.path), labels, index.genera)
         raw = count_accepted(index.objects)
         rows, correction = _genus_rows(index, raw, reviewed, audit)
         counts = {

@@ -87,7 +87,7 @@ class ResultsIndex:
         self.names = [*self.genera, *sorted(other_names)]
 
     @functools.cached_property
-    def frame(self) -> pd.DataFrame:
+    def usable_objects(self) -> pd.DataFrame:
         """The objects that `slidepipe review sample` draws from."""
         return usable_objects(self.objects)
 

@@ -55,6 +55,7 @@ def serve(results: Path, host: str, port: int, slides: Path | None, echo: Callab
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises SettingsError if the machine does not have the address, or the port is in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

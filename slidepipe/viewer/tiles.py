@@ -1,4 +1,4 @@
-"""Tiles of a scan for a deep-zoom viewer: read on request, from the nearest pyramid level, in bounded memory.
+"""Tiles of a scan for a deep-zoom viewer: read on request, from the pyramid level that fits best, in bounded memory.
 
 At the finest viewer level the picture is the scanned part of the slide (its bounds) at level 0; each coarser viewer level halves
 width and height. Tiles overlap by one pixel so that no seam shows between them.
@@ -88,6 +88,8 @@ def _source_level(meta: SlideMeta, scale: float) -> Level:
 
 
 def _render(slide: SlideReader, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
+    """Return a tile, or a part of one; `scale` is in level-0 pixels per pixel of the tile."""
+    # The tile in pixels of the source level; it may start and end within a pixel.
     x0, x1 = ((bounds.x0 + min(edge * scale, bounds.width)) / source.downsample_x for edge in (tile.x0, tile.x1))
     y0, y1 = ((bounds.y0 + min(edge * scale, bounds.height)) / source.downsample_y for edge in (tile.y0, tile.y1))
     left, top = math.floor(x0), math.floor(y0)
@@ -108,6 +110,7 @@ def _render(slide: SlideReader, source: Level, bounds: Box, scale: float, tile: 
 
 
 def _render_in_halves(slide: SlideReader, source: Level, bounds: Box, scale: float, tile: Box) -> Image.Image:
+    """Return a tile whose two halves are rendered one after the other."""
     if tile.width >= tile.height:
         middle = (tile.x0 + tile.x1) // 2
         halves = Box(tile.x0, tile.y0, middle, tile.y1), Box(middle, tile.y0, tile.x1, tile.y1)
@@ -121,6 +124,7 @@ def _render_in_halves(slide: SlideReader, source: Level, bounds: Box, scale: flo
 
 
 def _hatched(tile: Box) -> Image.Image:
+    """Return a hatched image; the pattern continues in the neighbouring tiles."""
     rows, columns = np.mgrid[tile.y0 : tile.y1, tile.x0 : tile.x1]
     hatch = np.where((rows + columns) % 16 < 3, 90, 170).astype(np.uint8)
     return Image.fromarray(np.repeat(hatch[..., None], 3, axis=2))
