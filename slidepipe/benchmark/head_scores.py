@@ -29,6 +29,17 @@ def head_scores(
 ) -> dict[str, Any]:
     """Score a head on images that are not in its reference set, and on genera that are not in it.
 
+    The result has these keys:
+
+    - `held_out`: over all test rows of the splits, the coverage (accepted fraction), the precision of what is accepted,
+      accuracy and macro F1 if the head must answer, and macro F1 if it may answer "unknown".
+    - `leave_one_genus_out`: the fraction of images that is assigned to another genus ("absorbed") when the reference set
+      lacks their own genus; in total, and for each genus with the genera that it is assigned to.
+    - `curve`: for each alpha, coverage and precision for known genera, the absorbed fraction of hidden genera, and the
+      precision if half of the images are of hidden genera.
+    - `reliability`: for each alpha, the fraction of known fossils whose p-value is at most alpha. It should be at most
+      alpha.
+
     Args:
         images: the embedded images, N rows.
         labels: int64 (N,), index into `names`.
@@ -38,16 +49,7 @@ def head_scores(
         alpha: largest fraction of a genus's fossils that may be left unknown.
 
     Returns:
-        A dictionary with these keys:
-
-        - `held_out`: over all test rows of the splits, the coverage (accepted fraction), the precision of what is
-          accepted, accuracy and macro F1 if the head must answer, and macro F1 if it may answer "unknown".
-        - `leave_one_genus_out`: the fraction of images that is assigned to another genus ("absorbed") when the
-          reference set lacks their own genus; in total, and for each genus with the genera that it is assigned to.
-        - `curve`: for each alpha, coverage and precision for known genera, the absorbed fraction of hidden genera, and
-          the precision if half of the images are of hidden genera.
-        - `reliability`: for each alpha, the fraction of known fossils whose p-value is at most alpha. It should be at
-          most alpha.
+        The scores, as in `metrics.json`.
 
     Raises:
         SlidepipeError: the head cannot be fitted to a part of the images.
