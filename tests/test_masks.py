@@ -1,4 +1,4 @@
-"""Masks: the laws of closing and opening, holes, tails."""
+"""Operations on binary masks."""
 
 import numpy as np
 import numpy.typing as npt
@@ -27,32 +27,37 @@ radius = st.integers(0, 4)
 
 
 def drawn(rows: str) -> Mask:
+    """Return the mask that rows of # and . show."""
     return np.array([[sign == "#" for sign in row] for row in rows.split()])
 
 
 @settings(deadline=None)
 @given(mask=any_mask, radius_px=radius)
 def test_closing_adds_and_opening_removes(mask: Mask, radius_px: int) -> None:
+    """Closing never removes a pixel, opening never adds one."""
     assert (close(mask, radius_px) >= mask).all()
     assert (open_(mask, radius_px) <= mask).all()
 
 
 @settings(deadline=None)
 @given(mask=any_mask, radius_px=radius)
-def test_closing_and_opening_twice_change_nothing(mask: Mask, radius_px: int) -> None:
+def test_closing_and_opening_are_idempotent(mask: Mask, radius_px: int) -> None:
+    """A second closing or opening changes nothing."""
     assert (close(close(mask, radius_px), radius_px) == close(mask, radius_px)).all()
     assert (open_(open_(mask, radius_px), radius_px) == open_(mask, radius_px)).all()
 
 
 @settings(deadline=None)
 @given(mask=any_mask)
-def test_filling_keeps_the_mask_and_leaves_nothing_to_fill(mask: Mask) -> None:
+def test_fill_holes_is_idempotent(mask: Mask) -> None:
+    """Filling keeps the mask, and a second filling changes nothing."""
     filled = fill_holes(mask)
     assert (filled >= mask).all()
     assert (fill_holes(filled) == filled).all()
 
 
-def test_dilation_grows_an_octagon() -> None:
+def test_dilate_grows_octagon() -> None:
+    """A point grows to a cross, then to an octagon."""
     point = np.zeros((5, 5), np.bool_)
     point[2, 2] = True
     assert (dilate(point, 1) == drawn("..... ..#.. .###. ..#.. .....")).all()
@@ -60,17 +65,20 @@ def test_dilation_grows_an_octagon() -> None:
     assert (dilate(point, 0) == point).all()
 
 
-def test_holes_are_filled_and_bays_are_not() -> None:
+def test_fill_holes_leaves_bays() -> None:
+    """Only what the mask encloses is filled."""
     assert (fill_holes(drawn("#### #..# ####")) == drawn("#### #### ####")).all()
     assert (fill_holes(drawn("#### #..# #..#")) == drawn("#### #..# #..#")).all()
 
 
-def test_the_largest_piece_and_none_of_an_empty_mask() -> None:
+def test_largest_piece() -> None:
+    """The largest piece stays; an empty mask stays empty."""
     assert (largest_piece(drawn("##.# ##.. ...#")) == drawn("##.. ##.. ....")).all()
     assert not largest_piece(np.zeros((3, 3), np.bool_)).any()
 
 
-def test_surroundings_touch_neither_the_mask_nor_its_rim() -> None:
+def test_surroundings_is_ring() -> None:
+    """The ring lies between the two distances."""
     mask = np.zeros((21, 21), np.bool_)
     mask[9:12, 9:12] = True
     ring = surroundings(mask, 2, 5)
@@ -80,11 +88,13 @@ def test_surroundings_touch_neither_the_mask_nor_its_rim() -> None:
 
 
 @pytest.mark.parametrize(("width", "thin"), [(3, True), (15, False)])
-def test_a_line_is_thin_and_a_rod_is_not(width: int, thin: bool) -> None:
+def test_is_thin(width: int, thin: bool) -> None:
+    """A line is thin, a rod is not."""
     assert is_thin(np.ones((width, 100), np.bool_), 0.03) is thin
 
 
-def test_a_long_tail_is_cut_off_and_a_short_one_is_not() -> None:
+def test_without_tail_cuts_long_tail_only() -> None:
+    """A long tail is removed, a short one stays."""
     mask = np.zeros((40, 140), np.bool_)
     mask[:, :40] = True
     mask[20, :] = True
@@ -96,21 +106,24 @@ def test_a_long_tail_is_cut_off_and_a_short_one_is_not() -> None:
     assert place == (slice(5, 45), slice(10, 100))
 
 
-def test_a_mask_that_is_nothing_but_a_line_stays() -> None:
+def test_without_tail_keeps_line() -> None:
+    """A mask without a solid body is returned unchanged."""
     line = np.ones((2, 120), np.bool_)
     body, _ = without_tail(line, (slice(0, 2), slice(0, 120)), 3, 60)
     assert body is line
 
 
 @given(seed=st.integers(0, 2**20), side=st.sampled_from([3, 5, 7, 9, 11, 13]))
-def test_the_largest_within_is_that_of_scipy(seed: int, side: int) -> None:
+def test_largest_within_agrees_with_scipy(seed: int, side: int) -> None:
+    """The result is that of scipy's maximum filter."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 50, rng.integers(1, 25, 2)).astype(np.int32)
     assert (largest_within(values, side) == ndimage.maximum_filter(values, size=side)).all()
 
 
 @given(seed=st.integers(0, 2**20), share=st.floats(0, 1))
-def test_inner_distances_are_those_of_scipy(seed: int, share: float) -> None:
+def test_inner_distance_agrees_with_scipy(seed: int, share: float) -> None:
+    """The distances are those of scipy, exactly."""
     rng = np.random.default_rng(seed)
     mask = rng.random(rng.integers(1, 25, 2)) < share
     _check_inner_distances(mask)
@@ -118,7 +131,8 @@ def test_inner_distances_are_those_of_scipy(seed: int, share: float) -> None:
 
 @pytest.mark.parametrize("shape", [(250, 250), (249, 250), (250, 3), (3, 250), (251, 250), (300, 260)])
 @pytest.mark.parametrize("outside", [0, 3])
-def test_inner_distances_of_the_largest_masks(shape: tuple[int, int], outside: int) -> None:
+def test_inner_distance_of_large_masks(shape: tuple[int, int], outside: int) -> None:
+    """The 16-bit and the scipy branch agree with scipy at the size where they change over."""
     mask = np.ones(shape, np.bool_)
     mask[np.random.default_rng(1).integers(0, shape[0], outside), np.arange(outside)] = False
     _check_inner_distances(mask)
@@ -130,7 +144,8 @@ def _check_inner_distances(mask: Mask) -> None:
 
 
 @given(seed=st.integers(0, 2**20), radius_px=st.integers(0, 3))
-def test_closing_in_strips_is_closing(seed: int, radius_px: int) -> None:
+def test_closing_in_strips(seed: int, radius_px: int) -> None:
+    """Closing a large mask in strips gives the same result as closing it at once."""
     rng = np.random.default_rng(seed)
     mask = rng.random((rng.integers(129, 300), 9)) < 0.2
     assert (close(mask, radius_px) == ~dilate(~dilate(mask, radius_px), radius_px)).all()
