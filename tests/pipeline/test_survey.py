@@ -216,7 +216,7 @@ def test_unusable_table_is_reported_before_work(tmp_path: Path, monkeypatch: pyt
     for out, message in (
         ("file/below", "wells.csv: cannot be written"),
         ("taken", "wells.csv: cannot be read"),
-        ("foreign", "not a table of wells that slidepipe wrote"),
+        ("foreign", "not a table of wells written by slidepipe"),
     ):
         with pytest.raises(ResultsError, match=message):
             run_all(survey, tmp_path / out, "stop")
