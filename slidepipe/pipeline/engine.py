@@ -30,9 +30,9 @@ _SLIDES_AHEAD = 2
 #: Seconds between two looks at the size of the cluster, which may grow or shrink.
 _SIZE_EVERY_S = 10.0
 #: Seconds that a cluster may be without workers before the run gives up.
-_ALONE_S = 600.0
+_WITHOUT_WORKERS_S = 600.0
 #: Seconds between two checks for finished tasks; much shorter than any task.
-_LOOK_EVERY_S = 0.01
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Engine:
         self._shown = bool(options.get("dashboard")) or scheduler not in ("local", "threads")
         self._stack = contextlib.ExitStack()
         self._client = self._stack.enter_context(connect(scheduler, workers, **options))
-        self._measured, self._alone_since = 0.0, math.inf
+        self._measured, self._without_workers_since = 0.0, math.inf
         self._threads, self._lanes = 0, {False: 0, True: 0}
         self._measure()
         if self._threads == 0:
@@ -120,7 +120,7 @@ class Engine:
                 raise error
         return collected
 
-    def everywhere(self, call: Callable[..., Any], *args: Any) -> dict[str, Any]:
+    def run_on_every_worker(self, call: Callable[..., Any], *args: Any) -> dict[str, Any]:
         """Call a function in every worker.
 
         Args:
@@ -164,10 +164,10 @@ class Engine:
         Args:
             gpu: the lane of the GPUs, or the common one.
         """
-        self.look_at_size()
+        self.check_size()
         return max(1, self._lanes[gpu]) * _TASKS_PER_THREAD
 
-    def look_at_size(self) -> None:
+    def check_size(self) -> None:
         """Measure the size of the cluster, at most every ten seconds.
 
         Raises:
@@ -177,14 +177,14 @@ class Engine:
             return
         self._measure()
         if self._threads:
-            self._alone_since = math.inf
-        elif self._alone_since == math.inf:
-            self._alone_since = monotonic()
+            self._without_workers_since = math.inf
+        elif self._without_workers_since == math.inf:
+            self._without_workers_since = monotonic()
             logger.warning("scheduler %s has no workers left; waiting for new ones", self._scheduler)
-        elif monotonic() - self._alone_since > _ALONE_S:
+        elif monotonic() - self._without_workers_since > _WITHOUT_WORKERS_S:
             raise ClusterError(
-                f"scheduler {self._scheduler} has had no workers for {_ALONE_S / 60:.0f} minutes. Start a worker and run the "
-                "same command again: finished work is kept"
+                f"scheduler {self._scheduler} has had no workers for {_WITHOUT_WORKERS_S / 60:.0f} minutes. Start one and run "
+                "the same command again: finished work is kept"
             )
 
     def lane(self, task: Task) -> bool:
@@ -239,31 +239,32 @@ class _Drive:
     def __init__(self, engine: Engine, works: Iterable[tuple[str, Work]], on_done: OnDone | None) -> None:
         self._engine, self._waiting, self._on_done = engine, iter(works), on_done
         self._queues: dict[bool, deque[_Entry]] = {False: deque(), True: deque()}
-        self._flying: dict[Any, _Entry] = {}
+        self._submitted: dict[Any, _Entry] = {}
         # Dask cannot tell which task killed a worker, so every task that was on it is a candidate. Each of them is run again
         # with nothing else on the cluster.
-        self._suspects: deque[_Entry] = deque()
-        self._tried_alone: Any = None
+        self._candidates: deque[_Entry] = deque()
+        self._running_alone: Any = None
         self._running = 0
         self._ended: list[tuple[str, Exception | None]] = []
         self._arrivals = distributed.as_completed()
 
     def run(self) -> Iterator[tuple[str, Exception | None]]:
+        """Run all generators, and yield the name of each as it ends, with its error or None."""
         try:
             while True:
                 self._start_works()
                 self._submit()
                 yield from self._ended
                 self._ended.clear()
-                if self._flying:
+                if self._submitted:
                     while not self._arrivals.has_ready():
-                        sleep(_LOOK_EVERY_S)
-                        self._engine.look_at_size()
-                    self._take(next(self._arrivals))
+                        sleep(_POLL_S)
+                        self._engine.check_size()
+                    self._receive(next(self._arrivals))
                 elif self._running == 0:
                     return
         finally:
-            for future in self._flying:
+            for future in self._submitted:
                 future.cancel()
 
     def _start_works(self) -> None:
@@ -276,34 +277,34 @@ class _Drive:
             self._advance(work, lambda work=work: next(work.steps))  # type: ignore[misc]  # mypy cannot infer a bound default
 
     def _submit(self) -> None:
-        if self._suspects:
-            if not self._flying:
-                self._tried_alone = self._fly(self._suspects.popleft())
+        if self._candidates:
+            if not self._submitted:
+                self._running_alone = self._submit_entry(self._candidates.popleft())
             return
-        if self._tried_alone is not None:
+        if self._running_alone is not None:
             return
         for gpu, queue in self._queues.items():
-            flying = sum(self._engine.lane(entry.task) == gpu for entry in self._flying.values())
-            while queue and flying < self._engine.slots(gpu):
-                self._fly(queue.popleft())
-                flying += 1
+            submitted = sum(self._engine.lane(entry.task) == gpu for entry in self._submitted.values())
+            while queue and submitted < self._engine.slots(gpu):
+                self._submit_entry(queue.popleft())
+                submitted += 1
 
-    def _fly(self, entry: _Entry) -> Any:
+    def _submit_entry(self, entry: _Entry) -> Any:
         future = self._engine.submit(entry.task)
-        self._flying[future] = entry
+        self._submitted[future] = entry
         self._arrivals.add(future)
         return future
 
-    def _take(self, future: Any) -> None:
-        entry = self._flying.pop(future)
-        work, alone = entry.work, future is self._tried_alone
+    def _receive(self, future: Any) -> None:
+        entry = self._submitted.pop(future)
+        work, alone = entry.work, future is self._running_alone
         if alone:
-            self._tried_alone = None
+            self._running_alone = None
         try:
             result, seconds = future.result()
         except distributed.KilledWorker:
             if not alone:
-                self._suspects.append(entry)
+                self._candidates.append(entry)
                 return
             self._fail(entry, WorkerDiedError("the worker process died each time it ran this task (out of memory?)"))
         except distributed.client.FutureCancelledError as error:
@@ -326,22 +327,22 @@ class _Drive:
             work.failed = entry.index, error
         # Later tasks of a failed batch are not needed. Earlier ones are: if one of them fails too, its error is reported.
         last = work.failed[0]
-        for queue in (*self._queues.values(), self._suspects):
+        for queue in (*self._queues.values(), self._candidates):
             kept = [other for other in queue if other.work is not work or other.index < last]
             queue.clear()
             queue.extend(kept)
-        late = [future for future, other in self._flying.items() if other.work is work and other.index > last]
+        late = [future for future, other in self._submitted.items() if other.work is work and other.index > last]
         for future in late:
-            del self._flying[future]
+            del self._submitted[future]
             future.cancel()
         if late:
             self._arrivals = distributed.as_completed()
-            for future in self._flying:
+            for future in self._submitted:
                 self._arrivals.add(future)
 
     def _settle(self, work: _Running) -> None:
         if work.failed is not None:
-            entries = (*self._flying.values(), *self._suspects, *self._queues[False], *self._queues[True])
+            entries = (*self._submitted.values(), *self._candidates, *self._queues[False], *self._queues[True])
             if not any(entry.work is work for entry in entries):
                 error = work.failed[1]
                 work.failed = None

@@ -1,4 +1,7 @@
-"""The main flow of a run: discover, plan, detect, crop, embed, classify, count, report."""
+"""The main flow of a run: discover, plan, detect, crop, embed, classify, count, report.
+
+`run_well` calls each step in order. The steps detect, crop and embed are the stages of `slidepipe.pipeline.stages`.
+"""
 
 import functools
 import logging

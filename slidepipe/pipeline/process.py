@@ -49,13 +49,13 @@ def process_slides(
         threads=engine.threads,
         dashboard=engine.dashboard,
     )
-    with progress.of(plan):
+    with progress.reporting(plan):
         worth_retrying = _process_once(engine, pending, config, progress)
         if worth_retrying:
             # A drive or a network that was away for a while may be back by now.
             for state in worth_retrying:
                 state.failure = None
-            progress.retrying(len(worth_retrying))
+            progress.report_retry(len(worth_retrying))
             _process_once(engine, worth_retrying, config, progress)
 
 
@@ -69,7 +69,7 @@ def _process_once(
     def works() -> Iterator[tuple[str, Work]]:
         for slide_id, state in by_id.items():
             started[slide_id] = perf_counter()
-            yield slide_id, slide_steps(state, config, progress.planned)
+            yield slide_id, slide_steps(state, config, progress.add_planned)
 
     worth_retrying = []
     for slide_id, error in engine.drive(works(), progress.task_done):

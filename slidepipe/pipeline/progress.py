@@ -83,7 +83,7 @@ class Progress:
         self._failed: dict[str, None] = {}
 
     @contextlib.contextmanager
-    def of(self, plan: RunPlan) -> Iterator[None]:
+    def reporting(self, plan: RunPlan) -> Iterator[None]:
         """Report the run while the context is open.
 
         Args:
@@ -126,7 +126,7 @@ class Progress:
             if self._status is not None:
                 self._status.remove()
 
-    def planned(self, stage: str, count: int) -> None:
+    def add_planned(self, stage: str, count: int) -> None:
         """Add units of a stage to the work planned.
 
         Args:
@@ -190,7 +190,7 @@ class Progress:
         record = {"slide_id": slide_id, "status": status, **facts, **({"reason": failure} if failure else {})}
         logger.info("%s", line, extra={"event": "slide", "facts": record})
 
-    def retrying(self, count: int) -> None:
+    def report_retry(self, count: int) -> None:
         """Report that failed slides are tried once more. They are reported as failed until they succeed.
 
         Args:

@@ -42,7 +42,7 @@ def start_engine(config: Config, needed: Sequence[Path]) -> Engine:
 
 def _check_workers(engine: Engine, scheduler: str, needed: Sequence[Path]) -> None:
     try:
-        probes = engine.everywhere(probe_worker, needed)
+        probes = engine.run_on_every_worker(probe_worker, needed)
     except ImportError as error:
         raise SettingsError(
             f"scheduler {scheduler}: a worker cannot import this version of slidepipe ({error}). "

@@ -152,7 +152,7 @@ def test_paths_are_relocated(tmp_path: Path) -> None:
     """Paths in the arguments of tasks are replaced by those of the workers."""
     with Engine("threads", 1, {str(tmp_path): "/elsewhere"}) as engine:
         assert engine.map([Task(str, (tmp_path / "a",)), Task(str, (Path("/other"),))]) == ["/elsewhere/a", "/other"]
-        assert list(engine.everywhere(str, tmp_path).values()) == ["/elsewhere"]
+        assert list(engine.run_on_every_worker(str, tmp_path).values()) == ["/elsewhere"]
 
 
 def test_local_cluster_listens_on_loopback() -> None:
@@ -197,7 +197,7 @@ def test_ctrl_c_while_cluster_starts() -> None:
 def test_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends with an error if the cluster has had no workers for some time."""
     monkeypatch.setattr("slidepipe.pipeline.engine._SIZE_EVERY_S", 0.1)
-    monkeypatch.setattr("slidepipe.pipeline.engine._ALONE_S", 1.0)
+    monkeypatch.setattr("slidepipe.pipeline.engine._WITHOUT_WORKERS_S", 1.0)
     with Engine("local", 1) as engine:
         engine._client.cluster.scale(0)
         with pytest.raises(ClusterError, match="has had no workers for"):

@@ -40,11 +40,11 @@ def detected(progress: Progress, blocks: int, objects: int) -> None:
 def test_estimated_time_left() -> None:
     """The estimate follows from the time per unit so far, and is unknown while a stage has no finished unit."""
     progress = Progress()
-    with progress.of(PLAN):
+    with progress.reporting(PLAN):
         assert progress.seconds_left() is None
         detected(progress, 5, 4)
-        progress.planned("crop", 20)
-        progress.planned("embed", 20)
+        progress.add_planned("crop", 20)
+        progress.add_planned("embed", 20)
         assert progress.seconds_left() is None  # nothing has been embedded yet
         progress.task_done(Task(print, (), counts_for="crop"), 20, 2.0)
         progress.task_done(Task(print, (), counts_for="embed"), 10, 5.0)
@@ -58,7 +58,7 @@ def test_status_of_running_run(tmp_path: Path) -> None:
     progress = Progress(status=StatusFile(tmp_path))
     with locked(tmp_path):
         assert read_status(tmp_path)["state"] == "preparing"
-        with progress.of(PLAN):
+        with progress.reporting(PLAN):
             detected(progress, 5, 4)
             progress.slide_done("a", None, {"objects": 20, "area_mm2": 1.0})
             progress.slide_done("b", "gone", {})
@@ -78,13 +78,13 @@ def test_failed_slides_in_status(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         status = read_status(tmp_path)
         return status["finished"], status["failed"]
 
-    with locked(tmp_path), progress.of(plan):
+    with locked(tmp_path), progress.reporting(plan):
         assert counted() == (1, ["bad"])
         progress.slide_done("a", None, {})
         progress.slide_done("b", "torn", {})
         progress.slide_done("c", "away", {})
         assert counted() == (2, ["bad", "b", "c"])
-        progress.retrying(1)
+        progress.report_retry(1)
         progress.slide_done("c", None, {})
         assert counted() == (3, ["bad", "b"])
     lines = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "slide"]
@@ -104,7 +104,7 @@ def test_status_of_run_on_another_machine(tmp_path: Path) -> None:
 def test_status_between_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The times are brought up to now, and old numbers are marked as old."""
     progress = Progress(status=StatusFile(tmp_path))
-    with locked(tmp_path), progress.of(PLAN):
+    with locked(tmp_path), progress.reporting(PLAN):
         detected(progress, 5, 0)
         progress.slide_done("a", None, {})
         fresh = read_status(tmp_path)
