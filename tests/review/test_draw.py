@@ -102,7 +102,7 @@ def test_allocate(genera: dict[str, int], near: int, far: int, extra: int) -> No
     kinds = {name: name for name in sizes}
     if not sizes:
         return
-    with pytest.raises(SettingsError, match=f"Give --n {len(sizes)} or more"):
+    with pytest.raises(SettingsError, match=f"Use --n {len(sizes)} or more"):
         allocate(sizes, kinds, len(sizes) - 1)
     count = len(sizes) + extra
     taken, more = allocate(sizes, kinds, count), allocate(sizes, kinds, count + 1)
