@@ -126,10 +126,12 @@ function updateCell(cell, place) {
   const hideNames = byId("hide-names").checked;
   const [, name, scores, labelLine] = cell.children;
   name.textContent = hideNames ? `${place + 1}` : headAnswer(place);
+  name.classList.toggle("taxon", !hideNames && objects.states[objects.state[place]] !== "unusable" && nameAt(place) !== "");
   const p = objects.p_value[place];
   scores.textContent = hideNames || p === null ? "" : `p ${p.toFixed(2)}  d ${objects.distance[place].toPrecision(2)}`;
   labelLine.hidden = label === null;
   labelLine.textContent = label === null ? "" : `${isGenus(label) ? "✓" : "✕"} ${labelText}`;
+  labelLine.classList.toggle("taxon", isGenus(label));
   cell.classList.toggle("rejected", label !== null && !isGenus(label));
   cell.classList.toggle("current", place === current);
   cell.setAttribute("aria-selected", String(selected.has(place)));

@@ -13,7 +13,7 @@ export function area([x0, y0, x1, y1]) {
 }
 
 // Draw boxes on the canvas.
-// items: {box, text, colour, dashed, chosen, drawn}. view: {x, y, scale, left, top}: the slide's point (left, top) lies at (x, y) of
+// items: {box, text, taxon, colour, dashed, chosen, drawn}; taxon: whether text is the name of one. view: {x, y, scale, left, top}: the slide's point (left, top) lies at (x, y) of
 // the screen, and scale is in screen pixels per level-0 pixel. draft: the box that the user is drawing, or null.
 export function drawBoxes(canvas, items, view, draft) {
   const ratio = window.devicePixelRatio || 1;
@@ -25,7 +25,6 @@ export function drawBoxes(canvas, items, view, draft) {
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
-  pen.font = "italic 12px system-ui, sans-serif";
   let shown = 0;
   for (const item of items) {
     const [x, y, w, h] = onScreen(item.box, view);
@@ -57,6 +56,7 @@ function drawBox(pen, item, x, y, w, h) {
 }
 
 function drawName(pen, item, x, y) {
+  pen.font = `${item.taxon ? "italic " : ""}12px system-ui, sans-serif`;
   const width = pen.measureText(item.text).width;
   pen.fillStyle = "rgb(255 255 255 / 85%)";
   pen.fillRect(x - 1, y - 17, width + 8, 16);

@@ -137,11 +137,15 @@ function countedAs(object) {
   return object.state === "accepted" ? object.name : object.state;
 }
 
-// The same as it is shown: names of genera have a capital first letter.
-function displayName(object) {
+// Whether it counts as a genus, not as a state or "not a fossil".
+function countsAsGenus(object) {
   const label = labels.get(object.id);
-  const isName = label === null ? object.state === "accepted" : isGenus(label);
-  return isName ? taxonName(countedAs(object)) : countedAs(object);
+  return label === null ? object.state === "accepted" : isGenus(label);
+}
+
+// What it counts as, as it is shown: names of genera have a capital first letter.
+function displayName(object) {
+  return countsAsGenus(object) ? taxonName(countedAs(object)) : countedAs(object);
 }
 
 function visibleObjects() {
@@ -162,6 +166,7 @@ function redraw() {
     return {
       box: object.box,
       text: displayName(object),
+      taxon: countsAsGenus(object),
       colour: settings.colours[name] || ([NOT_A_FOSSIL, WRONG_BOX].includes(name) ? "#5b3a12" : "#444444"),
       dashed: label !== null && !isGenus(label),
       chosen: chosen !== null && object.id === chosen.id,
@@ -226,16 +231,17 @@ function propertyList(object, details) {
   if (details) {
     if (details.reason) rows.push(["reason", details.reason]);
     const name = details.genus || details.candidate;
-    rows.push([details.genus ? "genus" : "best guess", name ? taxonName(name) : "none"]);
+    rows.push([details.genus ? "genus" : "best guess", name ? element("i", { text: taxonName(name) }) : "none"]);
     if (details.p_value !== null) rows.push(["p-value", details.p_value.toFixed(3)], ["distance", details.distance.toPrecision(3)]);
   }
   const [x0, y0, x1, y1] = object.box;
   const [mppX, mppY] = slide.mpp;
   rows.push(["size", `${((x1 - x0) * mppX).toFixed(1)} × ${((y1 - y0) * mppY).toFixed(1)} µm`]);
   rows.push(["position", `x ${x0}–${x1}, y ${y0}–${y1} px`]);
-  rows.push(["label", labels.get(object.id) === null ? "none" : displayName(object)]);
+  const label = labels.get(object.id);
+  rows.push(["label", label === null ? "none" : isGenus(label) ? element("i", { text: taxonName(label) }) : label || NOT_A_FOSSIL]);
   const list = element("dl");
-  for (const [name, value] of rows) list.append(element("dt", { text: name }), element("dd", { text: value }));
+  for (const [name, value] of rows) list.append(element("dt", { text: name }), element("dd", {}, value));
   return list;
 }
 
@@ -264,7 +270,7 @@ function showLegend() {
   const names = [...new Set(objects.map((object) => (object.state === "accepted" ? object.name : object.state)))].sort();
   const list = element("ul", { class: "legend", "aria-label": "colours" });
   for (const name of names) {
-    list.append(element("li", {}, swatch(name), settings.genera.includes(name) ? taxonName(name) : name));
+    list.append(element("li", {}, swatch(name), settings.genera.includes(name) ? element("i", { text: taxonName(name) }) : name));
   }
   byId("legend").replaceChildren(element("h3", { text: "Colours" }), list);
 }
