@@ -92,12 +92,16 @@ def build(
     """Build a plugin from its class. `create` does the same by name.
 
     Args:
-        kind, name, settings, weights: as for `create`.
+        kind: as for `create`.
+        name: as for `create`.
         cls: the class of the plugin.
+        settings: as for `create`.
+        weights: as for `create`.
         info: the metadata of the plugin, for messages. None derives it from the class.
 
     Raises:
-        PluginError, SettingsError: as `create`.
+        PluginError: as `create`.
+        SettingsError: as `create`.
     """
     base, colon, argument = name.partition(":")
     info = info or PluginInfo(kind, base, cls.__module__, "", f"{cls.__module__}:{cls.__qualname__}")

@@ -96,7 +96,9 @@ def run_checks(
 
     Args:
         kind: `backbone`, `head` or `detector`.
-        name, settings, weights: as for `slidepipe.plugins.create`.
+        name: as for `slidepipe.plugins.create`.
+        settings: as for `slidepipe.plugins.create`.
+        weights: as for `slidepipe.plugins.create`.
         device: where to run a backbone.
 
     Raises:

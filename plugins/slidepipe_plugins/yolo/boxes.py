@@ -25,7 +25,8 @@ def layout_of(shape: tuple[int, ...], height_px: int, width_px: int) -> Layout |
 
     Args:
         shape: shape of the output.
-        height_px, width_px: size of the input of the model.
+        height_px: height of the input of the model.
+        width_px: width of the input of the model.
 
     Returns:
         The layout, or None if no layout has this shape.
