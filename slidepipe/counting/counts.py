@@ -153,7 +153,12 @@ def slide_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus
 def sample_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genus: str | None = None) -> pd.DataFrame:
     """Return `counts.csv`: one row per sample, by ascending depth. The slides of a sample are summed.
 
-    Args and columns are those of `slide_table`, with the number of `slides` instead of `slide_id`.
+    The columns are those of `slide_table`, with the number of `slides` instead of `slide_id`.
+
+    Args:
+        counts: all slides.
+        genera: the columns of the genera, in this order.
+        spike_genus: the genus that was added to the samples, which is no part of `fossils`.
     """
     rows = [
         {
@@ -167,6 +172,7 @@ def sample_table(counts: Sequence[SlideCount], genera: Sequence[str], spike_genu
     return pd.DataFrame(rows)
 
 
+#: The columns of `counts_long.csv`, in order, before those of the corrected counts.
 LONG_COLUMNS = (
     "sample_id",
     "genus",
@@ -232,6 +238,7 @@ def rounded(value: float, digits: int) -> object:
 
 
 def _summed(sample: Sample, members: Sequence[SlideCount]) -> SampleCount:
+    """Sum the analysed slides of a sample."""
     analysed = [member for member in members if member.status != "failed"]
     genera, states = Counter[str](), Counter[str]()
     for member in analysed:
@@ -251,6 +258,7 @@ def _sample_status(members: Sequence[SlideCount]) -> Status:
 
 
 def _depth_key(sample: Sample) -> tuple[str, float, str]:
+    """Return the key that sorts samples by well and depth; a sample without a depth comes last."""
     return sample.well, math.inf if sample.depth_m is None else float(sample.depth_m), sample.sample_type
 
 
