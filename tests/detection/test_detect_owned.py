@@ -1,4 +1,4 @@
-"""What the detector leaves out when it is told what the core owns is nothing that the core owns."""
+"""Tests of `detect_owned`: it leaves out only objects that other blocks own."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -20,7 +20,8 @@ def owned(found: Detections, core: Core) -> list[tuple[float, ...]]:
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**20), data=st.data())
-def test_the_core_gets_all_that_it_owns(seed: int, data: st.DataObject) -> None:
+def test_detect_owned_is_complete(seed: int, data: st.DataObject) -> None:
+    """`detect_owned` returns every object that the core owns, as `detect` does."""
     rgb, scanned = crowded_scan(seed)
     height, width = scanned.shape
     x0, y0 = data.draw(st.integers(0, width - 2)), data.draw(st.integers(0, height - 2))
@@ -29,7 +30,7 @@ def test_the_core_gets_all_that_it_owns(seed: int, data: st.DataObject) -> None:
     assert owned(detector.detect_owned(region, core), core) == owned(detector.detect(region), core)
 
 
-def test_a_small_core_spares_looking_at_the_rest() -> None:
+def test_detect_owned_skips_other_objects() -> None:
     rgb, scanned = crowded_scan(1)
     detector, region = DensityDetector(DensitySettings(max_size_um=80)), Region(rgb, scanned, 1.0)
     assert len(detector.detect_owned(region, (0, 0, 40, 40)).boxes) < len(detector.detect(region).boxes)
@@ -37,6 +38,6 @@ def test_a_small_core_spares_looking_at_the_rest() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**15 - 1), min_size=1, max_size=300), st.integers(0, 100))
-def test_the_percentile_is_that_of_numpy(values: list[int], percent: int) -> None:
+def test_percentile_matches_numpy(values: list[int], percent: int) -> None:
     array = np.array(values, np.int16)
     assert _percentile(array, percent) == float(np.percentile(array, percent))

@@ -30,14 +30,14 @@ from slidepipe.samples.sample import SAMPLE_TYPES, Sample
         ("Hammerfest 7 1670 mDC", "Hammerfest 7", "1670", "DC"),
     ],
 )
-def test_names_as_users_write_them(name: str, well: str, depth: str, sample_type: str) -> None:
+def test_parse_name(name: str, well: str, depth: str, sample_type: str) -> None:
     assert parse_name(name) == Sample(well, Decimal(depth), sample_type)
 
 
 @pytest.mark.parametrize(
     "name", ["1670 mDC", "6407_6-5", "6407_6-5 1670", "6407_6-5 mDC", "6407_6-5 1670 mDCX", "photo", ""]
 )
-def test_a_name_that_cannot_be_read_is_an_error(name: str) -> None:
+def test_parse_name_error(name: str) -> None:
     with pytest.raises(WellError, match="no 'WELL DEPTH mTYPE'"):
         parse_name(name)
 
@@ -61,7 +61,7 @@ depths = st.tuples(st.integers(0, 12000), st.one_of(st.none(), st.integers(0, 99
     st.sampled_from([sample_type.code for sample_type in SAMPLE_TYPES]),
     st.sampled_from(["", " - Copy", " - Copy (2)", " 2020-01-31 09.15.00", "_2020", " (1)"]),
 )
-def test_every_form_of_a_name_gives_its_sample(
+def test_parse_name_any_form(
     well: tuple[str, str], depth: tuple[int, int | None], point: str, gap: str, space: str, sample_type: str, tail: str
 ) -> None:
     written = str(depth[0]) if depth[1] is None else f"{depth[0]}{point}{depth[1]:02d}"
@@ -70,7 +70,8 @@ def test_every_form_of_a_name_gives_its_sample(
 
 
 @given(depths, depths)
-def test_two_depths_are_two_samples(one: tuple[int, int | None], other: tuple[int, int | None]) -> None:
+def test_sample_id_follows_depth(one: tuple[int, int | None], other: tuple[int, int | None]) -> None:
+    """Two names have the same sample id exactly if their depths are equal."""
     texts = [str(whole) if part is None else f"{whole}.{part:02d}" for whole, part in (one, other)]
     first, second = (parse_name(f"6407_6-5 {text} mC") for text in texts)
     assert (first.sample_id == second.sample_id) == (Decimal(texts[0]) == Decimal(texts[1]))
@@ -84,7 +85,8 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_discovery_searches_below_and_keeps_decimal_depths_apart(tmp_path: Path) -> None:
+def test_discover_subfolders(tmp_path: Path) -> None:
+    """Subfolders are searched, and decimal depths are different samples."""
     touch(
         tmp_path,
         "6407_6-5 1430.43 mC.mrxs",
@@ -103,13 +105,13 @@ def test_discovery_searches_below_and_keeps_decimal_depths_apart(tmp_path: Path)
     assert len({slide.sample.sample_id for slide in slides}) == 2
 
 
-def test_results_kept_inside_the_well_are_not_searched(tmp_path: Path) -> None:
+def test_discover_skips_results(tmp_path: Path) -> None:
     touch(tmp_path, "1_2-3 5 mDC.svs", "results/manifest.json", "results/slides/1_2-3 5 mDC/x 1 mDC.tif")
     assert [slide.slide_id for slide in discover(tmp_path)] == ["1_2-3 5 mDC"]
 
 
 @pytest.mark.parametrize("sign", [";", "\t"])
-def test_samples_csv_goes_before_names(tmp_path: Path, sign: str) -> None:
+def test_samples_csv_replaces_names(tmp_path: Path, sign: str) -> None:
     touch(tmp_path, "scan7.svs", "1_2-3 5 mDC.svs", "sub/bad.svs")
     text = (
         "slide;well;depth_m;sample_type;mpp;exclude\n"
@@ -147,9 +149,8 @@ def test_samples_csv_goes_before_names(tmp_path: Path, sign: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_a_well_is_one_clear_line(
-    tmp_path: Path, files: list[str], samples: str | None, message: str
-) -> None:
+def test_discover_errors(tmp_path: Path, files: list[str], samples: str | None, message: str) -> None:
+    """Each mistake is reported in one line."""
     touch(tmp_path, *files)
     if samples is not None:
         (tmp_path / "samples.csv").write_text(samples)
@@ -158,7 +159,8 @@ def test_what_cannot_be_a_well_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_names_slides_from_its_own_folder(tmp_path: Path) -> None:
+def test_list_file(tmp_path: Path) -> None:
+    """Paths in a list file are relative to the folder of the list."""
     touch(tmp_path, "a/1_2-3 5 mDC.svs", "b/1_2-3 5 mDC.svs")
     listed = tmp_path / "slides.txt"
     listed.write_text("# two\na/1_2-3 5 mDC.svs\nb/1_2-3 5 mDC.svs\n")
@@ -174,7 +176,8 @@ def test_a_list_names_slides_from_its_own_folder(tmp_path: Path) -> None:
         discover(listed)
 
 
-def test_ids_of_a_list_never_lead_out_of_the_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_file_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slide ids of a list never contain ".."."""
     touch(tmp_path, "x/y/1_2-3 5 mDC.svs", "z/1_2-3 6 mDC.svs")
     listed = tmp_path / "x" / "y" / "slides.txt"
     listed.write_text(f"../../z/1_2-3 6 mDC.svs\n{tmp_path / 'x' / 'y' / '1_2-3 5 mDC.svs'}\n")
@@ -183,7 +186,7 @@ def test_ids_of_a_list_never_lead_out_of_the_well(tmp_path: Path, monkeypatch: p
         assert [slide.slide_id for slide in discover(source)] == ["x/y/1_2-3 5 mDC", "z/1_2-3 6 mDC"]
 
 
-def test_one_slide_needs_no_depth(tmp_path: Path) -> None:
+def test_single_slide_without_depth(tmp_path: Path) -> None:
     touch(tmp_path, "palyno.tif")
     (slide,) = discover(tmp_path / "palyno.tif")
     assert slide.sample == Sample("palyno", None, "")

@@ -1,4 +1,4 @@
-"""Damaged scans: each is failed, partial or read whole, and told so; the healthy ones beside them are counted as ever."""
+"""Tests with damaged scans: each is reported as failed or partial, or read completely; intact slides are counted as before."""
 
 import itertools
 import random
@@ -46,17 +46,22 @@ WIDTH, TILE_HEIGHT = 256, 323
     [
         (WIDTH, 0, 2**31 - 1, "cannot be opened"),
         (WIDTH, 0, 2**20, "has not the shape of level 0"),
-        (WIDTH, 0, 1280 + 256, "has not the shape of level 0"),  # every tile would lie elsewhere, without an error
+        (
+            WIDTH,
+            0,
+            1280 + 256,
+            "has not the shape of level 0",
+        ),  # every tile would be at another place, without an error
         (WIDTH, 1, 64, "has not the shape of level 0"),
         (
             TILE_HEIGHT,
             1,
             2**28,
             "tiles of 256 x 268435456 px in level 1 are not possible",
-        ),  # ends the process that reads it
+        ),  # OpenSlide would end the process
     ],
 )
-def test_an_absurd_header_is_told(
+def test_implausible_header(
     sources: tuple[Path, Path], tmp_path: Path, tag: int, number: int, value: int, message: str
 ) -> None:
     path = mutations.copy_slide(sources[0], tmp_path / "scan.svs")
@@ -65,29 +70,29 @@ def test_an_absurd_header_is_told(
         read_meta(path)
 
 
-def test_a_scan_larger_than_any_glass_slide_is_told(tmp_path: Path) -> None:
+def test_scan_larger_than_glass(tmp_path: Path) -> None:
     path = drawn.svs(tmp_path / "scan.svs", drawn.field(512, 512), factors=(1,))
     set_tag(path, WIDTH, 0, 2**22)
     with pytest.raises(SlideError, match=r"make 1049 x 0 mm, more than any glass slide"):
         read_meta(path)
 
 
-def test_a_header_that_lost_its_text_is_damaged_and_one_that_never_told_a_resolution_is_not(
-    sources: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_damaged_header_text(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    """A header that lost its text is damaged; a missing resolution is another error, which stops the run."""
     path = mutations.copy_slide(sources[0], tmp_path / "scan.svs")
     data = path.read_bytes()
     path.write_bytes(data.replace(b"Aperio Image", b"Bperio Image"))
     with pytest.raises(SlideError, match="names neither Aperio as its format nor a resolution") as caught:
         read_meta(path)
-    assert not isinstance(caught.value, ResolutionError)  # which would keep the whole well from starting
+    assert not isinstance(caught.value, ResolutionError)  # which would stop the whole run
     assert read_meta(path, 0.25).mpp == 0.25
     path.write_bytes(data.replace(b"|MPP = 0.2500", b"|MPP = 0.2\xff0\xfe"))  # no UTF-8
     with pytest.raises(SlideError):
         read_meta(path)
 
 
-def test_damage_is_where_it_is_said_to_be(sources: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mutations_change_their_part(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    """A mutation of the tiles changes only bytes of tiles."""
     data = sources[0].read_bytes()
     ranges = mutations.ranges_of(sources[0])
     covered = sorted(range_ for ranges_ in ranges.values() for range_ in ranges_)
@@ -103,9 +108,8 @@ def test_damage_is_where_it_is_said_to_be(sources: tuple[Path, Path], tmp_path: 
         assert all(any(start <= at < stop for start, stop in ranges["tiles"]) for at in changed)
 
 
-def test_a_well_of_damaged_slides_is_told_slide_by_slide(
-    sources: tuple[Path, Path], tmp_path: Path, test_plugins: Path
-) -> None:
+def test_well_of_damaged_slides(sources: tuple[Path, Path], tmp_path: Path, test_plugins: Path) -> None:
+    """Every damaged slide is reported, and the other slides give the same rows as without them."""
     (tmp_path / "settings.yaml").write_text(
         f"reference: {drawn.reference(tmp_path / 'reference', 6)}\n"
         f"plugins: [{test_plugins}, {test_plugins.with_name('counting_plugins.py')}]\n"
@@ -116,7 +120,7 @@ def test_a_well_of_damaged_slides_is_told_slide_by_slide(
     options = ("--config", str(tmp_path / "settings.yaml"))
     plan = runs.RunPlan(mutations.make_healthy(tmp_path / "healthy", sources), options, tmp_path / "cache")
     ended = runs.finish(plan, tmp_path / "healthy-out", tmp_path / "log", timeout_s=120)
-    assert ended.status == 0, ended.told
+    assert ended.status == 0, ended.output
     wanted = mutations.healthy_bytes(tmp_path / "healthy-out", sources)
     assert [len(part) for part in wanted] == [4, 18]
 
@@ -125,8 +129,8 @@ def test_a_well_of_damaged_slides_is_told_slide_by_slide(
     damaged = mutations.make_damaged(well, sources, kinds, 2 * len(kinds), random.Random(7))
     plan = runs.RunPlan(well, options, tmp_path / "cache")
     ended = mutations.run_damaged(plan, tmp_path / "out", damaged, timeout_s=120, preexec_fn=runs.obey_modes)
-    assert ended.status == 1, ended.told
-    assert "Traceback" not in ended.told
+    assert ended.status == 1, ended.output
+    assert "Traceback" not in ended.output
     mutations.judge(tmp_path / "out", damaged, mutations.twin_rows(tmp_path / "healthy-out"))
     assert [slide for slide in damaged if slide.outcome in mutations.WRONG] == []
     outcomes = Counter(slide.outcome for slide in damaged)
@@ -136,15 +140,14 @@ def test_a_well_of_damaged_slides_is_told_slide_by_slide(
     assert mutations.healthy_bytes(tmp_path / "out", sources) == wanted
 
 
-def test_a_slide_whose_file_is_gone_or_a_folder_is_found_all_the_same(
-    sources: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_missing_slide_file_is_listed(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    """A slide whose file is missing or is a folder is still listed."""
     well = mutations.make_healthy(tmp_path / "well", sources)
     (svs,) = well.glob("*.svs")
     (mirax,) = well.glob("*.mrxs")
     svs.unlink()
     svs.mkdir()
-    mirax.unlink()  # its data are still there
+    mirax.unlink()  # its data folder is still there
     assert sorted(slide.path for slide in discover(well)) == [svs, mirax]
     with pytest.raises(SlideError, match="a folder, not a slide"):
         read_meta(svs)

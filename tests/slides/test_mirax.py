@@ -22,7 +22,7 @@ def rewrite(scan: Path, key: str, value: object) -> None:
 
 
 def move_tile(scan: Path, column: int, row: int, x: int) -> None:
-    # The position buffer is the last thing in the last data file: nine bytes a tile of the canvas, here 4 x 4.
+    # The position buffer is at the end of the last data file: nine bytes per tile of the canvas, here 4 x 4 tiles.
     path = scan.with_suffix("") / "Data0000.dat"
     data = bytearray(path.read_bytes())
     at = len(data) - 9 * 16 + 9 * (4 * row + column)
@@ -32,10 +32,10 @@ def move_tile(scan: Path, column: int, row: int, x: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_sound_scan_opens(scan: Path) -> None:
+def test_valid_scan(scan: Path) -> None:
     meta = read_meta(scan)
     assert (meta.width_px, meta.height_px) == (1024, 1024)
-    move_tile(scan, 1, 1, 250)  # cameras place their images a little off the grid
+    move_tile(scan, 1, 1, 250)  # real cameras place their images slightly off the grid
     read_meta(scan)
 
 
@@ -43,19 +43,21 @@ def test_a_sound_scan_opens(scan: Path) -> None:
     ("key", "value"),
     [
         ("DIGITIZER_WIDTH", 2**31 - 1),  # OpenSlide would end the process
-        ("HIER_0_COUNT", 2**31 - 1),  # the same
-        ("IMAGENUMBER_X", 2**30),  # minutes
+        ("HIER_0_COUNT", 2**31 - 1),  # OpenSlide would end the process too
+        ("IMAGENUMBER_X", 2**30),  # OpenSlide would take minutes
         ("NONHIER_COUNT", -1),
         ("FILE_COUNT", 10**30),
     ],
 )
-def test_an_absurd_number_is_named(scan: Path, key: str, value: int) -> None:
+def test_implausible_number(scan: Path, key: str, value: int) -> None:
+    """The message names the file, the key and the value."""
     rewrite(scan, key, value)
     with pytest.raises(SlideError, match=rf"Slidedat.ini: {key} = {value} is not possible.*copy it again"):
         read_meta(scan)
 
 
-def test_numbers_that_are_absurd_together_are_named(scan: Path) -> None:
+def test_implausible_image_count(scan: Path) -> None:
+    """Two numbers that are plausible alone may have an implausible product."""
     rewrite(scan, "IMAGENUMBER_X", 60_000)
     rewrite(scan, "IMAGENUMBER_Y", 60_000)
     with pytest.raises(SlideError, match=r"60000 x 60000 images are not possible"):
@@ -63,7 +65,8 @@ def test_numbers_that_are_absurd_together_are_named(scan: Path) -> None:
 
 
 @pytest.mark.parametrize("x", [2**30, -(2**30)])
-def test_a_tile_far_off_the_slide_is_told_rather_than_looked_for(scan: Path, x: int) -> None:
+def test_tile_far_outside(scan: Path, x: int) -> None:
+    """A tile far outside the slide is an error, because OpenSlide would search for it for minutes."""
     move_tile(scan, 2, 2, x)
     with pytest.raises(
         SlideError, match=rf"stored position of a tile is x = {x} px, far outside the slide \(1024 px\)"
@@ -72,17 +75,18 @@ def test_a_tile_far_off_the_slide_is_told_rather_than_looked_for(scan: Path, x: 
 
 
 @pytest.mark.parametrize("length", [-1, 2**31 - 1])
-def test_an_absurd_length_in_the_index_is_named(scan: Path, length: int) -> None:
+def test_implausible_length_in_index(scan: Path, length: int) -> None:
     path = scan.with_suffix("") / "Index.dat"
     data = bytearray(path.read_bytes())
-    struct.pack_into("<i", data, len(data) - 8, length)  # the last item is the position buffer's: offset, length, file
+    struct.pack_into("<i", data, len(data) - 8, length)  # the last entry is the position buffer: offset, length, file
     path.write_bytes(data)
     with pytest.raises(SlideError, match=rf"Index.dat: {length} bytes at \d+ of Data0000.dat are outside that file"):
         read_meta(scan)
 
 
 @pytest.mark.parametrize("name", ["Slidedat.ini", "Index.dat", "Data0000.dat"])
-def test_a_file_that_is_missing_a_folder_or_cut_short_is_a_slide_error(scan: Path, name: str) -> None:
+def test_damaged_data_file(scan: Path, name: str) -> None:
+    """A data file that is missing, incomplete or a folder is a SlideError of one line."""
     path = scan.with_suffix("") / name
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 3])

@@ -37,7 +37,7 @@ def test_mirax_bounds_and_unscanned_pixels(scans: Path) -> None:
         assert (hole[0] == 255).all()
 
 
-def test_reading_beyond_the_slide_is_unscanned(scans: Path) -> None:
+def test_read_outside_the_slide(scans: Path) -> None:
     with open_slide(scans / "aperio.svs") as slide:
         rgb, scanned = slide.read(slide.meta.levels[1], -10, -10, 30, 30)
         assert scanned[10:, 10:].all()
@@ -45,7 +45,7 @@ def test_reading_beyond_the_slide_is_unscanned(scans: Path) -> None:
         assert (rgb[:10] == 255).all()
 
 
-def test_mpp_is_read_checked_and_overridden(scans: Path) -> None:
+def test_mpp(scans: Path) -> None:
     assert read_meta(scans / "aperio.svs").mpp == 0.25
     assert read_meta(scans / "aperio.svs", 0.5).mpp == 0.5
     assert read_meta(scans / "wrong-mpp.svs", 0.25).mpp == 0.25
@@ -57,7 +57,8 @@ def test_mpp_is_read_checked_and_overridden(scans: Path) -> None:
         read_meta(scans / "aperio.svs", float("nan"))
 
 
-def test_what_is_no_slide_is_one_clear_line(scans: Path, tmp_path: Path) -> None:
+def test_not_a_slide(scans: Path, tmp_path: Path) -> None:
+    """The message is one line that names the file."""
     text = tmp_path / "text.svs"
     text.write_text("not a slide")
     alone = tmp_path / "alone.mrxs"
@@ -77,7 +78,8 @@ def test_what_is_no_slide_is_one_clear_line(scans: Path, tmp_path: Path) -> None
         assert "\n" not in str(caught.value)
 
 
-def test_a_failed_read_loses_its_region_and_not_the_slide(tmp_path: Path) -> None:
+def test_failed_read_loses_one_region(tmp_path: Path) -> None:
+    """Other regions can be read after a failed read."""
     image = drawn.field(1024, 1024)
     path = drawn.svs(tmp_path / "broken.svs", image, factors=(1,))
     drawn.break_tile(path, 5)
@@ -96,7 +98,7 @@ def test_a_failed_read_loses_its_region_and_not_the_slide(tmp_path: Path) -> Non
         assert "broken.svs" in bad[0]
 
 
-def test_identity_follows_the_bytes(scans: Path, tmp_path: Path) -> None:
+def test_identity(scans: Path, tmp_path: Path) -> None:
     first = identify_slide(scans / "mirax.mrxs")
     assert identify_slide(scans / "mirax.mrxs") == first
     assert identify_slide(scans / "aperio.svs") != first
@@ -109,7 +111,8 @@ def test_identity_follows_the_bytes(scans: Path, tmp_path: Path) -> None:
     assert identify_slide(copy) != identify_slide(scans / "aperio.svs")
 
 
-def test_handles_are_kept_and_bounded(tmp_path: Path) -> None:
+def test_cached_slides(tmp_path: Path) -> None:
+    """A thread keeps the slides that it used last and closes older ones."""
     paths = [drawn.svs(tmp_path / f"{index}.svs", drawn.field(256, 256)) for index in range(4)]
     first = cached_slide(paths[0])
     assert cached_slide(paths[0]) is first
@@ -118,7 +121,7 @@ def test_handles_are_kept_and_bounded(tmp_path: Path) -> None:
     assert cached_slide(paths[0]) is not first
 
 
-def test_the_broken_files_of_other_suites(test_data: Path) -> None:
+def test_broken_files_of_other_projects(test_data: Path) -> None:
     for name in ("unopenable.tiff", "unreadable.svs", "Mirax2-Fluorescence-1.mrxs"):
         path = test_data / "broken" / name
         with pytest.raises(SlideError, match=name), open_slide(path, mpp=0.25) as slide:

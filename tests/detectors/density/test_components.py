@@ -1,4 +1,4 @@
-"""Components by runs are those of a labelling of all pixels, in the same order, with their holes."""
+"""Tests of the components found from runs: the same as labelling all pixels, in the same order, with the same holes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def masks(draw: st.DrawFn) -> BoolArray:
 
 
 @given(masks())
-def test_they_are_those_of_a_labelling(mask: BoolArray) -> None:
+def test_components_match_scipy_label(mask: BoolArray) -> None:
     labels, count = ndimage.label(mask, EIGHT)
     found = components(mask)
     assert len(found) == count
@@ -32,11 +32,11 @@ def test_they_are_those_of_a_labelling(mask: BoolArray) -> None:
         assert found.holes[number] == ndimage.label(fill_holes(own) & ~own)[1]
 
 
-def test_a_wall_at_a_corner_closes_a_hole() -> None:
+def test_hole_closed_at_corners() -> None:
     mask = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
     assert components(mask).holes.tolist() == [1]
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (4, 4)])
-def test_an_empty_mask_has_none(shape: tuple[int, int]) -> None:
+def test_empty_mask(shape: tuple[int, int]) -> None:
     assert len(components(np.zeros(shape, np.bool_))) == 0

@@ -1,4 +1,4 @@
-"""The density detector: what it finds, what it leaves alone, and that blocks do not matter."""
+"""Tests of the density detector: what it finds, what it rejects, and that its boxes do not depend on blocks."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ BACKGROUND = 220.0
 
 
 class Field:
-    """A bright field to draw on, in um at 1 um a pixel, with one cell of unscanned margin as slidepipe hands it over."""
+    """A bright field to draw on, at 1 um per pixel. The region gets one cell of unscanned margin, as in a run."""
 
     def __init__(self, height: int = 480, width: int = 480, seed: int = 0) -> None:
         self.light = np.full((height, width), BACKGROUND, np.float32)
@@ -28,12 +28,12 @@ class Field:
         self.y, self.x = np.mgrid[:height, :width].astype(np.float32)
 
     def ellipse(
-        self, x: float, y: float, rx: float, ry: float, od: float = 0.3, angle: float = 0.0, soft: float = 1.0
+        self, x: float, y: float, rx: float, ry: float, od: float = 0.3, angle: float = 0.0, blur: float = 1.0
     ) -> None:
         along = (self.x - x) * np.cos(angle) + (self.y - y) * np.sin(angle)
         across = (self.y - y) * np.cos(angle) - (self.x - x) * np.sin(angle)
         inside = (1 - np.hypot(along / rx, across / ry)) * min(rx, ry)
-        self.light *= 10 ** (-od * np.clip(inside / soft + 0.5, 0, 1))
+        self.light *= 10 ** (-od * np.clip(inside / blur + 0.5, 0, 1))
 
     def ring(self, x: float, y: float, radius: float, width: float, od: float) -> None:
         distance = np.abs(np.hypot(self.x - x, self.y - y) - radius)
@@ -63,21 +63,22 @@ def assert_box(box: npt.NDArray[np.float64], expected: tuple[float, float, float
     assert np.abs(box - np.array(expected)).max() <= within, f"{box} is not {expected}"
 
 
-def test_is_a_detector() -> None:
+def test_detector_interface() -> None:
     detector = DensityDetector()
     assert isinstance(detector, Detector)
     assert detector.align_px == CELL_PX
     assert detector.halo_um > detector.settings.max_size_um
 
 
-def test_empty_field_has_no_objects() -> None:
+def test_empty_field() -> None:
     found = detect(Field().region())
     assert found.boxes.shape == (0, 4)
     assert found.owner.shape == (0, 2)
     assert len(found.area) == len(found.score) == len(found.cut) == 0
 
 
-def test_finds_an_object_with_its_box_area_and_score() -> None:
+def test_single_object() -> None:
+    """A single object has the right box, owner point, area and score."""
     field = Field()
     field.ellipse(200, 150, 40, 25)
     found = detect(field.region())
@@ -89,18 +90,19 @@ def test_finds_an_object_with_its_box_area_and_score() -> None:
     assert not found.cut[0]
 
 
-def test_sizes_are_um_not_pixels() -> None:
+def test_sizes_in_micrometres() -> None:
+    """Size limits are micrometres, not pixels."""
     field = Field()
     field.ellipse(200, 200, 12, 12)
     region = field.region()
     assert len(detect(region, min_size_um=20).boxes) == 1
-    # The same pixels at half the size each: 12 um across, clutter.
+    # The same pixels at half the size: an object of 12 um is too small.
     half = Region(region.rgb, region.scanned, 0.5)
     assert len(detect(half, min_size_um=20, mpp=0.5).boxes) == 0
 
 
 @pytest.mark.parametrize("radius", [3.0, 5.0])
-def test_clutter_is_dropped(radius: float) -> None:
+def test_small_specks_are_ignored(radius: float) -> None:
     field = Field()
     field.ellipse(200, 200, radius, radius, od=1.5)
     assert len(boxes(field)) == 0
@@ -116,7 +118,8 @@ def test_pale_spindle_is_one_object() -> None:
     assert found[0, 2] - found[0, 0] > 70
 
 
-def test_thin_walled_object_with_a_clear_inside_is_one_object() -> None:
+def test_thin_walled_object() -> None:
+    """A thin-walled object with a clear interior is one object."""
     field = Field()
     field.ring(240, 240, 17, 3, od=0.15)
     found = boxes(field)
@@ -124,7 +127,8 @@ def test_thin_walled_object_with_a_clear_inside_is_one_object() -> None:
     assert_box(found[0], (221, 221, 259, 259))
 
 
-def test_processes_belong_to_their_body() -> None:
+def test_processes_are_part_of_the_object() -> None:
+    """The thin processes of a cyst are in its box."""
     field = Field()
     field.ellipse(240, 240, 20, 20, od=0.5)
     for angle in np.arange(8) * np.pi / 4:
@@ -134,14 +138,16 @@ def test_processes_belong_to_their_body() -> None:
     assert_box(found[0], (200, 200, 280, 280))
 
 
-def test_what_lies_inside_a_hole_belongs_to_the_object_around_it() -> None:
+def test_object_in_a_hole() -> None:
+    """An object in the hole of another one is part of it."""
     field = Field()
     field.ring(240, 240, 24, 8, od=0.3)
     field.ellipse(240, 240, 8, 8, od=0.6)
     assert len(boxes(field, min_size_um=10)) == 1
 
 
-def test_touching_objects_are_split_and_owned_by_the_clump() -> None:
+def test_touching_objects_are_split() -> None:
+    """The parts of a clump have the centre of the clump as their owner point."""
     field = Field()
     field.ellipse(180, 200, 30, 30, od=0.4)
     field.ellipse(236, 210, 28, 28, od=0.2)
@@ -156,35 +162,38 @@ def test_touching_objects_are_split_and_owned_by_the_clump() -> None:
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.8, 1.6])
-def test_a_long_object_is_not_split(angle: float) -> None:
+def test_long_object_is_not_split(angle: float) -> None:
     field = Field()
     field.ellipse(240, 240, 60, 25, od=0.3, angle=angle)
     assert len(boxes(field)) == 1
 
 
-def test_uneven_illumination_is_no_object() -> None:
+def test_uneven_illumination() -> None:
+    """Uneven light and a blurred shadow are not objects."""
     field = Field()
-    # A quarter of the light lost towards one corner, and a soft shadow.
+    # A quarter of the light is lost towards one corner, and there is a blurred shadow.
     field.light *= 1 - 0.25 * (field.x + field.y) / (field.x + field.y).max()
-    field.ellipse(300, 120, 160, 120, od=0.05, soft=120)
+    field.ellipse(300, 120, 160, 120, od=0.05, blur=120)
     field.ellipse(120, 360, 30, 22, od=0.2)
     found = boxes(field)
     assert len(found) == 1
     assert_box(found[0], (90, 338, 150, 382))
 
 
-def test_a_smear_out_of_focus_is_no_object_but_a_sharp_one_as_pale_is() -> None:
+def test_smear_out_of_focus() -> None:
+    """A blurred smear is not an object; a sharp object of the same density is one."""
     blurred, sharp = Field(), Field()
-    blurred.ellipse(240, 240, 45, 45, od=0.15, soft=45)
+    blurred.ellipse(240, 240, 45, 45, od=0.15, blur=45)
     sharp.ellipse(240, 240, 45, 45, od=0.075)
     assert len(boxes(blurred)) == 0
     assert len(boxes(sharp)) == 1
 
 
-def test_rims_of_bubbles_and_fibres_are_no_objects() -> None:
+def test_bubbles_and_fibres() -> None:
+    """Rims of bubbles and fibres are not objects; a fossil inside a bubble is one."""
     field = Field(900, 900)
-    field.ring(300, 300, 200, 5, od=0.6)  # larger than any fossil
-    field.ring(700, 700, 70, 4, od=0.5)  # as large as one, but the empty field shows through
+    field.ring(300, 300, 200, 5, od=0.6)  # a ring larger than any fossil
+    field.ring(700, 700, 70, 4, od=0.5)  # a ring as large as a fossil, but with the empty field in it
     field.ellipse(700, 200, 90, 1.5, od=0.4, angle=0.5)  # a fibre
     field.ellipse(300, 300, 30, 22, od=0.3)  # a fossil inside the bubble
     found = boxes(field)
@@ -192,7 +201,8 @@ def test_rims_of_bubbles_and_fibres_are_no_objects() -> None:
     assert_box(found[0], (270, 278, 330, 322))
 
 
-def test_a_line_that_hangs_on_an_object_does_not_stretch_its_box() -> None:
+def test_line_attached_to_an_object() -> None:
+    """A line attached to an object does not extend its box."""
     field = Field(600, 600)
     field.ellipse(200, 300, 40, 40, od=1.0)
     field.ellipse(320, 300, 100, 1.5, od=0.3)
@@ -201,19 +211,21 @@ def test_a_line_that_hangs_on_an_object_does_not_stretch_its_box() -> None:
     assert_box(found[0], (160, 260, 240, 340), within=6)
 
 
-def test_objects_on_a_mat_are_found_and_the_mat_is_not() -> None:
+def test_objects_on_a_mat() -> None:
+    """Objects on a mat of organic matter are found; the mat is not an object."""
     field = Field(900, 900)
     field.ellipse(450, 450, 260, 200, od=0.1)
     field.ellipse(380, 430, 30, 26, od=0.9)
     field.ellipse(540, 480, 25, 30, od=0.7)
-    field.ellipse(450, 360, 6, 6, od=0.5)  # a speck in it is a speck, not an object
+    field.ellipse(450, 360, 6, 6, od=0.5)  # a speck on the mat is not an object
     found = boxes(field)
     assert len(found) == 2
     assert_box(found[0], (350, 404, 410, 456))
     assert_box(found[1], (515, 450, 565, 510))
 
 
-def test_a_textured_flake_larger_than_a_fossil_gives_no_pieces() -> None:
+def test_large_textured_flake() -> None:
+    """A textured flake larger than any fossil gives no objects."""
     field = Field(900, 900)
     field.ellipse(450, 450, 220, 180, od=0.25)
     texture = field.rng.normal(0, 1, (900 // 20, 900 // 20)).repeat(20, 0).repeat(20, 1)
@@ -222,7 +234,8 @@ def test_a_textured_flake_larger_than_a_fossil_gives_no_pieces() -> None:
     assert len(boxes(field)) == 0
 
 
-def test_unscanned_tiles_are_neither_objects_nor_edges_nor_background() -> None:
+def test_unscanned_tiles() -> None:
+    """Unscanned tiles are not objects and change no other object."""
     plain, holed = Field(), Field()
     for field in (plain, holed):
         field.ellipse(150, 150, 30, 30, od=0.2)
@@ -232,7 +245,8 @@ def test_unscanned_tiles_are_neither_objects_nor_edges_nor_background() -> None:
     assert_box(boxes(holed)[0], tuple(boxes(plain)[0]), within=1)
 
 
-def test_an_object_at_unscanned_pixels_is_cut() -> None:
+def test_cut_objects() -> None:
+    """An object that touches unscanned pixels is marked as cut."""
     field = Field()
     field.ellipse(140, 150, 30, 30, od=0.2)
     field.ellipse(260, 150, 30, 30, od=0.2)
@@ -243,7 +257,8 @@ def test_an_object_at_unscanned_pixels_is_cut() -> None:
     assert by_place == {0: True, 110: False, 230: True}
 
 
-def test_sides_that_are_no_multiples_of_a_cell_do() -> None:
+def test_region_of_any_size() -> None:
+    """The sides of a region need not be multiples of a background cell."""
     field = Field(333, 251)
     field.ellipse(120, 150, 30, 30)
     region = field.region()
@@ -251,25 +266,25 @@ def test_sides_that_are_no_multiples_of_a_cell_do() -> None:
     assert len(detect(cut).boxes) == 1
 
 
-def test_pixels_too_coarse_for_the_halo_are_refused() -> None:
+def test_too_coarse_pixels() -> None:
     region = Field().region()
     with pytest.raises(SlideError, match=r"density.*too coarse.*Set mpp to 2"):
         DensityDetector().detect(Region(region.rgb, region.scanned, 2.0))
 
 
 @pytest.mark.parametrize("options", [{"min_size_um": 300}, {"min_size_um": 5}, {"mpp": 0}, {"colour": "blue"}])
-def test_impossible_settings_are_refused(options: dict[str, object]) -> None:
+def test_invalid_settings(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         DensitySettings.model_validate(options)
 
 
-# --- blocks do not matter ------------------------------------------------------------------------------------------------
+# --- boxes do not depend on blocks ------------------------------------------------------------------------------------
 
 
 def blockwise(
     detector: DensityDetector, rgb: npt.NDArray[np.uint8], scanned: npt.NDArray[np.bool_], core_px: int
 ) -> list[object]:
-    """The union over blocks of what each block owns, windows clipped to the scan plus one cell of unscanned margin."""
+    """Return the union over blocks of the objects that each owns. Windows end one cell of unscanned margin outside the scan."""
     halo, align = int(np.ceil(detector.halo_um)), detector.align_px
 
     def spans(length: int) -> list[tuple[int, int, int, int]]:
@@ -301,7 +316,7 @@ def blockwise(
 
 
 def crowded_scan(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """A scan with everything that could tell blocks apart: clumps, mats and rims of all sizes around the limit, holes, drift."""
+    """Return a scan on which blocks could differ: clumps, mats and rims of sizes around the limit, holes, uneven light."""
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(380, 600, 2))
     field = Field(height, width, seed)
@@ -316,7 +331,7 @@ def crowded_scan(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_
     for _ in range(int(rng.integers(0, 4))):
         place = rng.uniform(0, width), rng.uniform(0, height)
         field.ellipse(
-            *place, rng.uniform(30, 160), rng.uniform(30, 160), rng.uniform(0.03, 0.3), soft=rng.uniform(1, 30)
+            *place, rng.uniform(30, 160), rng.uniform(30, 160), rng.uniform(0.03, 0.3), blur=rng.uniform(1, 30)
         )
         field.ring(*place, rng.uniform(15, 130), rng.uniform(2, 8), rng.uniform(0.05, 0.8))
     for _ in range(int(rng.integers(0, 4))):
@@ -328,14 +343,16 @@ def crowded_scan(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**20), core_px=st.integers(110, 460))
-def test_the_union_over_blocks_is_the_same_for_any_block_size(seed: int, core_px: int) -> None:
+def test_objects_do_not_depend_on_block_size(seed: int, core_px: int) -> None:
+    """The union over blocks of the objects that each owns is the same for every block size."""
     rgb, scanned = crowded_scan(seed)
     detector = DensityDetector(DensitySettings(max_size_um=80))
     whole = blockwise(detector, rgb, scanned, 10_000)
     assert blockwise(detector, rgb, scanned, core_px) == whole
 
 
-def test_the_crowded_scans_have_objects_clumps_and_cut_ones() -> None:
+def test_crowded_scans_are_a_hard_case() -> None:
+    """The scans for the test of blocks contain many objects, clumps and cut objects."""
     tables = [
         blockwise(DensityDetector(DensitySettings(max_size_um=80)), *crowded_scan(seed), 10_000) for seed in range(4)
     ]
@@ -345,8 +362,8 @@ def test_the_crowded_scans_have_objects_clumps_and_cut_ones() -> None:
     assert len(np.unique(rows[:, 4:6], axis=0)) < len(rows)  # parts of one clump share their owner
 
 
-def test_a_narrower_halo_would_break_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The law's test can fail: with a halo of a few um it does."""
+def test_narrow_halo_changes_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of blocks can fail: with a halo of a few um it does."""
 
     def differs(make: Callable[[], DensityDetector]) -> bool:
         return any(

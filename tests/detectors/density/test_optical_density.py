@@ -1,4 +1,4 @@
-"""Optical density over the local background: its values, its reach, and that it does not know where its window starts."""
+"""Tests of optical density: its values, its reach, and that it does not depend on where the window starts."""
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def noisy_scan(seed: int, side: int = 384) -> tuple[Grey, Mask]:
     return grey.clip(0, 255).astype(np.uint8), scanned
 
 
-def test_density_is_that_of_lambert_and_beer() -> None:
+def test_lambert_beer() -> None:
     grey = np.full((256, 256), 220, np.uint8)
     grey[110:150, 110:150] = round(220 * 10**-0.4)
     grey[10:14, 200:204] = 0
@@ -45,20 +45,23 @@ def test_density_is_that_of_lambert_and_beer() -> None:
     assert abs(found[12, 202] - 1000 * np.log10(220 / 0.5)) <= 1
 
 
-def test_density_follows_the_light() -> None:
+def test_drift_of_light() -> None:
+    """A slow change of the light gives no density."""
     slope = np.linspace(200, 240, 512)[None, :].repeat(512, axis=0)
     found = density_of(slope.round().astype(np.uint8), np.ones((512, 512), np.bool_))
-    assert np.abs(found).max() <= 12  # 0.012: half of what makes an object
+    assert np.abs(found).max() <= 12  # 0.012: half of the density of an object
 
 
-def test_an_object_does_not_lower_its_own_background() -> None:
+def test_background_under_an_object() -> None:
+    """An object does not lower its own background."""
     grey = np.full((512, 512), 220, np.uint8)
     grey[220:300, 220:300] = 200
     found = density_of(grey, np.ones(grey.shape, np.bool_))
     assert np.abs(found[220:300, 220:300] - 1000 * np.log10(220 / 200)).max() <= 1
 
 
-def test_unscanned_pixels_have_no_density_and_give_no_background() -> None:
+def test_unscanned_pixels() -> None:
+    """Unscanned pixels have no density and do not change the background."""
     grey = np.full((320, 320), 200, np.uint8)
     scanned = np.ones((320, 320), np.bool_)
     scanned[100:200, 100:240] = False
@@ -66,11 +69,12 @@ def test_unscanned_pixels_have_no_density_and_give_no_background() -> None:
     assert (density_of(grey, scanned) == 0).all()
 
 
-def test_background_is_unknown_where_nothing_near_was_scanned() -> None:
+def test_unknown_background() -> None:
+    """The background is unknown where nothing near was scanned."""
     grey = np.full((320, 320), 200, np.uint8)
     scanned = np.zeros((320, 320), np.bool_)
     scanned[:32, :32] = True
-    scanned[304, 304] = True  # a lone pixel has no background
+    scanned[304, 304] = True  # a single pixel has no background
     grey[304, 304] = 20
     background = background_of(grey, scanned)
     assert background[0, 0] == round(-1000 * np.log10(200 / 255))
@@ -78,7 +82,7 @@ def test_background_is_unknown_where_nothing_near_was_scanned() -> None:
     assert density(grey, scanned, background)[304, 304] == 0
 
 
-def test_the_darker_of_green_and_blue_counts() -> None:
+def test_darker_of_green_and_blue() -> None:
     yellow, red = (230, 220, 90), (20, 200, 190)
     assert grey_of(np.array([[yellow, red]], np.uint8)).tolist() == [[90, 190]]
 
@@ -89,7 +93,8 @@ def test_the_darker_of_green_and_blue_counts() -> None:
     top=st.integers(0, 8),
     left=st.integers(0, 8),
 )
-def test_a_window_gives_the_same_values_further_in_than_the_reach(seed: int, top: int, left: int) -> None:
+def test_window_gives_the_same_density(seed: int, top: int, left: int) -> None:
+    """Inside the reach from its edges, a window gives the same densities as the whole scan."""
     grey, scanned = noisy_scan(seed)
     whole = density_of(grey, scanned)
     y, x = top * CELL_PX, left * CELL_PX

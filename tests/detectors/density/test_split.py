@@ -1,4 +1,4 @@
-"""Splitting: at necks, where there are any."""
+"""Tests of splitting masks at their necks."""
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ def parts_of(mask: Mask, dense: Mask | None = None, neck_ratio: float = 0.72) ->
     return split_touching(mask, mask if dense is None else dense, 10, neck_ratio)
 
 
-def test_parts_cover_the_mask_and_nothing_else() -> None:
+def test_parts_cover_the_mask() -> None:
     mask = discs((50, 50, 30), (105, 50, 28), (155, 50, 25))
     parts = parts_of(mask)
     assert ((parts > 0) == mask).all()
@@ -42,11 +42,13 @@ def test_parts_cover_the_mask_and_nothing_else() -> None:
         (((50, 50, 30), (83, 50, 6)), 1),  # a bulge too small to be an object
     ],
 )
-def test_a_neck_splits_and_a_waist_does_not(circles: tuple[tuple[float, float, float], ...], count: int) -> None:
+def test_narrow_neck_splits(circles: tuple[tuple[float, float, float], ...], count: int) -> None:
+    """A narrow neck splits a mask, a wide waist does not."""
     assert parts_of(discs(*circles)).max() == count
 
 
-def test_a_pale_fringe_does_not_hide_the_neck() -> None:
+def test_pale_fringe() -> None:
+    """A pale fringe does not hide the neck."""
     dense = discs((60, 50, 30), (125, 50, 30))
     mask = dense.copy()
     mask[26:75, 60:125] = True
@@ -54,7 +56,8 @@ def test_a_pale_fringe_does_not_hide_the_neck() -> None:
     assert parts_of(mask, dense).max() == 2
 
 
-def test_a_slender_piece_beside_a_sphere_is_a_part() -> None:
+def test_slender_part() -> None:
+    """A slender part next to a sphere is an object; a fringe is not."""
     dense = discs((50, 50, 30))
     dense[15:85, 90:100] = True
     mask = dense.copy()
@@ -64,12 +67,13 @@ def test_a_slender_piece_beside_a_sphere_is_a_part() -> None:
     assert parts_of(mask, dense).max() == 1
 
 
-def test_a_pale_object_is_judged_by_its_whole_mask() -> None:
+def test_pale_object() -> None:
+    """The whole mask of a pale object is used."""
     mask = discs((50, 50, 30), (105, 50, 30))
     assert parts_of(mask, np.zeros(mask.shape, np.bool_)).max() == 2
 
 
-def test_the_neck_ratio_decides() -> None:
+def test_neck_ratio() -> None:
     mask = discs((50, 50, 30), (96, 50, 30))
     assert parts_of(mask, neck_ratio=0.3).max() == 1
     assert parts_of(mask, neck_ratio=0.9).max() == 2
@@ -77,7 +81,8 @@ def test_the_neck_ratio_decides() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(seed=st.integers(0, 2**30), count=st.integers(1, 6), neck_ratio=st.floats(0.3, 0.95))
-def test_what_is_said_to_have_no_neck_would_not_be_split(seed: int, count: int, neck_ratio: float) -> None:
+def test_shortcut_without_watershed(seed: int, count: int, neck_ratio: float) -> None:
+    """A mask that the shortcut leaves whole is not split by the watershed either."""
     rng = np.random.default_rng(seed)
     shape = discs(*((rng.uniform(25, 95), rng.uniform(25, 75), rng.uniform(6, 24)) for _ in range(count)), width=120)
     shape[rng.random(shape.shape) < rng.choice([0, 0.002])] = False
