@@ -294,9 +294,9 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
         mine = [row for row in failures if row["slide_id"] == slide.slide_id]
         reasons, stages = [row["reason"] for row in mine], {row["stage"] for row in mine}
         row, twin = rows.get(slide.slide_id), twins[Path(slide.source).suffix]
-        slide.output = reasons[0] if reasons else slide.output
+        slide.message = reasons[0] if reasons else slide.message
         if row is None:
-            slide.outcome = "not message" if not slide.outcome else slide.outcome
+            slide.outcome = "not reported" if not slide.outcome else slide.outcome
         elif row["status"] in ("failed", "partial") and not reasons:
             slide.outcome = f"{row['status']} without a reason"
         elif row["status"] == "failed":
@@ -317,7 +317,7 @@ def judge(out: Path, damaged: Sequence[Damaged], twins: dict[str, dict[str, str]
 _NAMING = ("slide_id", "sample_id", "well", "depth_m", "sample_type")
 
 #: Outcomes that must not occur.
-WRONG = ("not message", "partial, no area lost", "failed without a reason", "partial without a reason")
+WRONG = ("not reported", "partial, no area lost", "failed without a reason", "partial without a reason")
 
 
 def run_damaged(plan: runs.RunPlan, out: Path, damaged: Sequence[Damaged], **options: Any) -> runs.Ended:
