@@ -56,15 +56,15 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     results = Results(arguments.results)
-    config = parse_config(results.manifest["settings"], str(arguments.results))
+    config = parse_config(results.manifest.settings, str(arguments.results))
     register_files(config.plugins)
     embed = embed_spec(config)
     backbone = get_backbone(embed.plugin, "cpu")
     crops: list[UInt8Array] = []
-    slides = results.manifest["slides"]
-    for entry in slides:
-        own = results.objects[results.objects["slide_id"] == entry["slide_id"]]
-        with open_slide(Path(entry["path"]), entry["mpp_x"]) as slide:
+    slides = results.manifest.slides
+    for record in slides:
+        own = results.objects[results.objects["slide_id"] == record.slide_id]
+        with open_slide(Path(record.path), record.opened.mpp_x) as slide:
             boxes = own[["x0", "y0", "x1", "y1"]].to_numpy()[: arguments.objects // len(slides)]
             crops += [cut_crop(slide, box, _SPEC) for box in boxes]
     names = [str(number) for number in range(len(crops))]

@@ -83,7 +83,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "worker_peak_mb": round(max(workers.values(), default=0) / 1e6),
         "parent_peak_mb": round(parent / 1e6),
-        "stored_bytes_an_object": round(stored / max(1, manifest["objects"])),
+        "stored_bytes_per_object": round(stored / max(1, manifest["objects"])),
     }
     for name, value in figures.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")

@@ -14,7 +14,7 @@ from slidepipe.errors import ResultsError, SlideError
 from slidepipe.interfaces import Float32Array, IntArray, UInt8Array
 from slidepipe.slides.handles import cached_slide
 from slidepipe.store.arrays import CropReader
-from slidepipe.store.manifest import MANIFEST, read_manifest
+from slidepipe.store.manifest import MANIFEST, SlideRecord, read_manifest
 from slidepipe.store.object_id import ObjectId
 from slidepipe.store.slide_store import SlideStore
 
@@ -31,15 +31,16 @@ class Results:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).resolve()  # arrays are read later, when the working directory may be another
-        self.manifest: dict[str, Any] = read_manifest(self.path)
-        if not self.manifest:
+        manifest = read_manifest(self.path)
+        if manifest is None:
             raise ResultsError(
                 f"{self.path}: no results here ({MANIFEST} is missing). Give the folder that a run wrote with --out"
             )
-        if self.manifest.get("tables") is None:
+        if manifest.tables is None:
             raise ResultsError(
                 f"{self.path}: its run was cut short while writing tables. Give the same run command again"
             )
+        self.manifest = manifest
         self.object_table = ObjectTable(self.path)
         self._readers: dict[str, CropReader] = {}
 
@@ -111,11 +112,11 @@ class Results:
         store = SlideStore.in_results(self.path, slide_id)
         if stored or store.attributes("crops").get("kept", True):
             return stored
-        entry = self._slides[slide_id]
-        settings = self.manifest["settings"]["crops"]
+        record = self._slides[slide_id]
+        settings = self.manifest.settings["crops"]
         spec = CropSpec(settings["margin"], settings["long_side_px"], settings["jpeg_quality"])
         try:
-            slide = cached_slide(Path(entry["path"]), (entry["mpp_x"] + entry["mpp_y"]) / 2, entry["identity"])
+            slide = cached_slide(Path(record.path), record.opened.mpp, record.opened.identity)
             return encode_crop(cut_crop(slide, self._boxes(slide_id)[row], spec), spec)
         except SlideError:
             return b""
@@ -142,8 +143,8 @@ class Results:
         return self._readers[slide_id]
 
     @functools.cached_property
-    def _slides(self) -> dict[str, dict[str, Any]]:
-        return {entry["slide_id"]: entry for entry in self.manifest["slides"]}
+    def _slides(self) -> dict[str, SlideRecord]:
+        return self.manifest.slides_by_id
 
     @functools.lru_cache(maxsize=8)  # noqa: B019  # as long-lived as the results themselves
     def _boxes(self, slide_id: str) -> IntArray:
@@ -155,7 +156,7 @@ class Results:
             raise ResultsError(f"{slide_id}: no such slide in {self.path}. Slides are named as in counts_slides.csv")
         store = SlideStore.in_results(self.path, slide_id)
         # A run with other settings that was cut short may have changed the store and not yet the tables.
-        for stage, wanted in self._slides[slide_id].get("fingerprints", {}).items():
+        for stage, wanted in self._slides[slide_id].fingerprints.items():
             if not store.is_done(stage, wanted):
                 raise ResultsError(
                     f"{self.path}: the {stage} of {slide_id} are not those that the tables were made from: a run was cut short. "
@@ -179,7 +180,7 @@ class Results:
         if (
             found is None
             or found.slide_id not in self._slides
-            or found.row >= (self._slides[found.slide_id].get("objects") or 0)
+            or found.row >= (self._slides[found.slide_id].objects or 0)
         ):
             raise ResultsError(
                 f"{object_id}: no such object in {self.path}. Objects are named SLIDE_ID:NUMBER, as in objects.parquet"

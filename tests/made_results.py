@@ -4,7 +4,7 @@ The objects have given states and genera, boxes and crops, but no embeddings. Fo
 `tests.synthetic`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from slidepipe.interfaces import IntArray
 from slidepipe.review.corrected_counts import OBJECT_COLUMNS, corrected_tables, read_review_record
 from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.store.arrays import write_jpegs
-from slidepipe.store.files import write_json, write_text
+from slidepipe.store.files import write_text
+from slidepipe.store.manifest import Manifest, ReferenceRecord, SlideRecord
 from slidepipe.store.slide_store import SlideStore
 
 GENERA = ["azolla", "deflandrea", "spiniferites"]
@@ -93,12 +94,38 @@ def make(
         write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
     for made, objects in read.items():
         _write_crops(SlideStore.in_results(folder, made.slide_id), len(objects.table))
-    entries = [{"slide_id": made.slide_id, "objects": len(objects.table)} for made, objects in read.items()]
-    write_json(
-        folder / "manifest.json",
-        {"slidepipe": "test", "tables": "done", "slides": entries, "reference": {"genera": list(genera)}},
-    )
+    _manifest(slides, {made: len(objects.table) for made, objects in read.items()}, genera).write(folder)
     return counts
+
+
+def _manifest(slides: Iterable[WellSlide], objects: Mapping[WellSlide, int], genera: Sequence[str]) -> Manifest:
+    records = []
+    for made in slides:
+        depth = made.sample.depth_m
+        records.append(
+            SlideRecord(
+                slide_id=made.slide_id,
+                path=str(made.path),
+                sample_id=made.sample.sample_id,
+                well=made.sample.well,
+                depth_m=None if depth is None else float(depth),
+                sample_type=made.sample.sample_type,
+                status="ok" if made in objects else "failed",
+                objects=objects.get(made),
+            )
+        )
+    return Manifest(
+        slidepipe="test",
+        written="2026-01-01T00:00:00+00:00",
+        well="well",
+        settings={},
+        backbone={"name": "made"},
+        reference=ReferenceRecord(folder="reference", fingerprint="00", images=0, genera=list(genera)),
+        objects=sum(objects.values()),
+        accepted=0,
+        slides=records,
+        tables="done",
+    )
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:

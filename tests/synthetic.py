@@ -92,8 +92,9 @@ def make_well(
         made.append((slide, table))
         counts.append(count_slide(slide, table, 2.5, partial=status == "partial"))
         entry |= {
+            "identity": "00" * 32, "vendor": "aperio", "objective_power": 40.0,
             "width_px": 21504, "height_px": 20992, "mpp_x": 0.25, "mpp_y": 0.25, "bounds": list(BOUNDS),
-            "objects": len(table.table), "area_mm2": 2.5, "lost_mm2": 0.0,
+            "objects": len(table.table), "area_mm2": 2.5, "lost_mm2": 0.0, "seconds": {}, "fingerprints": {},
         }  # fmt: skip
     ObjectTable(folder).write(table for _, table in made)
     for file, frame in (

@@ -28,26 +28,26 @@ def write(results: Results, folder: Path) -> list[Path]:
     Returns:
         The file written.
     """
-    categories = [*results.manifest["reference"]["genera"], UNKNOWN, UNUSABLE]
+    categories = [*results.manifest.reference.genera, UNKNOWN, UNUSABLE]
     category_ids = {name: number for number, name in enumerate(categories, start=1)}
-    slides = [slide for slide in results.manifest["slides"] if slide["status"] != "failed"]
-    image_ids = {slide["slide_id"]: number for number, slide in enumerate(slides, start=1)}
-    area_px_um2 = {slide["slide_id"]: slide["mpp_x"] * slide["mpp_y"] for slide in slides}
+    slides = [slide for slide in results.manifest.slides if slide.status != "failed"]
+    image_ids = {slide.slide_id: number for number, slide in enumerate(slides, start=1)}
+    area_px_um2 = {slide.slide_id: slide.opened.mpp_x * slide.opened.mpp_y for slide in slides}
     rows = results.object_table.rows(_COLUMNS)
     record = {
         "info": {
-            "description": f"Objects of {results.manifest['well']}",
-            "version": results.manifest["slidepipe"],
-            "date_created": results.manifest["written"],
+            "description": f"Objects of {results.manifest.well}",
+            "version": results.manifest.slidepipe,
+            "date_created": results.manifest.written,
         },
         "licenses": [],
         "images": [
             {
-                "id": image_ids[slide["slide_id"]],
-                "file_name": Path(slide["path"]).name,
-                "width": slide["width_px"],
-                "height": slide["height_px"],
-                "slide_id": slide["slide_id"],
+                "id": image_ids[slide.slide_id],
+                "file_name": Path(slide.path).name,
+                "width": slide.opened.width_px,
+                "height": slide.opened.height_px,
+                "slide_id": slide.slide_id,
             }
             for slide in slides
         ],

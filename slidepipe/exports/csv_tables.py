@@ -26,7 +26,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    genera = results.manifest["reference"]["genera"]
+    genera = results.manifest.reference.genera
     counts = results.counts[results.counts["status"] != "failed"]
     samples = counts[["sample_id", "well", "depth_m", "sample_type", "status"]]
     wide = samples.join(counts[genera].astype("Int64"))

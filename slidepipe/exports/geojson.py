@@ -84,18 +84,18 @@ def write(results: Results, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    colours = genus_colours(results.manifest["reference"]["genera"])
+    colours = genus_colours(results.manifest.reference.genera)
     written = []
-    for slide in results.manifest["slides"]:
-        if slide["status"] == "failed":
+    for slide in results.manifest.slides:
+        if slide.status == "failed":
             continue
-        rows = results.object_table.rows(_COLUMNS, slide["slide_id"])
-        x, y = slide["bounds"][:2]
+        rows = results.object_table.rows(_COLUMNS, slide.slide_id)
+        x, y = slide.opened.bounds[:2]
         features = ",\n".join(
             json.dumps(feature, ensure_ascii=False, allow_nan=False)
             for feature in slide_features(rows, (x, y), colours)
         )
-        path = folder / f"{slide['slide_id']}.geojson"
+        path = folder / f"{slide.slide_id}.geojson"
         path.parent.mkdir(parents=True, exist_ok=True)
         head = f'{{"generator": "{_GENERATOR}", "type": "FeatureCollection", "features": ['
         write_text(path, f"{head}\n{features}\n]}}\n")

@@ -22,7 +22,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    genera = results.manifest["reference"]["genera"]
+    genera = results.manifest.reference.genera
     counts = results.counts.copy()
     integers = [name for name in (*genera, *INTEGER_COLUMNS) if name in counts.columns]
     integers += [name for name in counts.columns if is_reviewed_column(name)]

@@ -5,10 +5,9 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from slidepipe import plugins
 from slidepipe.config import Config
@@ -30,7 +29,7 @@ from slidepipe.review.draw import labels_sha256
 from slidepipe.samples.sample import WellSlide
 from slidepipe.store.files import delete_temporary_files
 from slidepipe.store.lock import locked
-from slidepipe.store.manifest import check_same_well, read_manifest
+from slidepipe.store.manifest import Manifest, check_same_well, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +89,12 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
             reference.embed()
         inputs = [state.table_inputs() for state in states]
         tables = fingerprint_tables(inputs, config, specs.head.digest, reference.fingerprint, labels)
-        if previous.get("tables") == tables and all((out / name).exists() for name in (*TABLES, REPORT)):
-            return summarise(out, states, previous["objects"], previous["accepted"], redone=False)
+        if (
+            previous is not None
+            and previous.tables == tables
+            and all((out / name).exists() for name in (*TABLES, REPORT))
+        ):
+            return summarise(out, states, previous.objects, previous.accepted, redone=False)
         (out / REPORT).unlink(missing_ok=True)  # it is written last, so its presence shows that the tables are complete
         backbone = {**reference.backbone, "weights_sha256": reference.weights_sha256}
         record = (well, config, states, backbone, describe_reference(folder, reference.fingerprint))
@@ -109,7 +112,7 @@ def run_well(well: Path, out: Path, config: Config, progress: Progress | None = 
 
 
 def warn_about_slides(
-    well: Path, out: Path, slides: Sequence[WellSlide], absent: bool, manifest: Mapping[str, Any]
+    well: Path, out: Path, slides: Sequence[WellSlide], absent: bool, manifest: Manifest | None
 ) -> None:
     """Log a warning if the slides of the well are missing, are of several wells, or are fewer than at the run before.
 
@@ -118,7 +121,7 @@ def warn_about_slides(
         out: the RESULTS folder.
         slides: the slides of the well.
         absent: whether the files of all slides are missing.
-        manifest: the manifest of the run before; empty if there is none.
+        manifest: the manifest of the run before; None if there is none.
     """
     if absent:
         logger.warning("no slides found in %s; continuing with the data stored in %s", well, out)
@@ -130,16 +133,16 @@ def warn_about_slides(
     warn_about_removed_slides(well, manifest, slides)
 
 
-def warn_about_removed_slides(well: Path, manifest: Mapping[str, Any], slides: Sequence[WellSlide]) -> None:
+def warn_about_removed_slides(well: Path, manifest: Manifest | None, slides: Sequence[WellSlide]) -> None:
     """Log a warning if slides of the run before are not in the well any more.
 
     Args:
         well: what the run was given.
-        manifest: the manifest of the run before; empty if there is none.
+        manifest: the manifest of the run before; None if there is none.
         slides: the slides of the well now.
     """
     now = {slide.slide_id for slide in slides}
-    removed = [entry["slide_id"] for entry in manifest.get("slides", ()) if entry["slide_id"] not in now]
+    removed = [slide_id for slide_id in (manifest.slides_by_id if manifest else ()) if slide_id not in now]
     if removed:
         logger.warning(
             "%s: %s was in these results and is no longer in the well; it is removed from the tables, its stored data stays",

@@ -1,10 +1,9 @@
 """Planning: which slides the run has, and what each of them needs. Problems show here, before any work starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from slidepipe.config import Config
 from slidepipe.errors import ResolutionError, ResultsError, SlideError, WellError
@@ -13,20 +12,21 @@ from slidepipe.pipeline.jobs import SlideJob, SlideState
 from slidepipe.pipeline.specs import RunSpecs
 from slidepipe.pipeline.stages import STAGES, can_finish_without_slide, fingerprint_stages
 from slidepipe.samples.discover import describe, discover
-from slidepipe.samples.sample import Sample, Spike, WellSlide
+from slidepipe.samples.sample import Sample, WellSlide
 from slidepipe.samples.samples_csv import SAMPLES_FILE
 from slidepipe.slides.geometry import Box, SlideMeta
 from slidepipe.slides.reader import identify_slide, read_meta
+from slidepipe.store.manifest import Manifest, ScanRecord, SlideRecord
 from slidepipe.store.slide_store import SlideStore
 
 
-def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> tuple[list[WellSlide], bool]:
+def find_slides(well: Path, mpp: float | None, manifest: Manifest | None) -> tuple[list[WellSlide], bool]:
     """Return the slides of a well.
 
     Args:
         well: a folder of slides, one slide, or a list file.
         mpp: micrometres per level-0 pixel, or None to read it from each slide.
-        manifest: the manifest of the RESULTS folder; empty if there is none.
+        manifest: the manifest of the RESULTS folder; None if there is none.
 
     Returns:
         the slides, and whether all their files are missing. If they are, the slides are those of the manifest.
@@ -34,8 +34,8 @@ def find_slides(well: Path, mpp: float | None, manifest: Mapping[str, Any]) -> t
     Raises:
         WellError: as `slidepipe.samples.discover.discover`, or the store of one slide would lie in that of another.
     """
-    known = manifest.get("slides", []) if manifest.get("well") == str(absolute(well)) else []
-    stored = [_known_slide(entry) for entry in known]
+    is_same_well = manifest is not None and manifest.well == str(absolute(well))
+    stored = [_known_slide(record) for record in manifest.slides] if manifest is not None and is_same_well else []
     try:
         slides = discover(well, mpp)
     except WellError:
@@ -63,19 +63,14 @@ def _described_again(well: Path, mpp: float | None, stored: Sequence[WellSlide])
     return [slide if mpp is None else replace(slide, mpp=mpp) for slide in stored]
 
 
-def _known_slide(entry: Mapping[str, Any]) -> WellSlide:
-    depth_m = None if entry["depth_m"] is None else Decimal(str(entry["depth_m"]))
-    return WellSlide(
-        entry["slide_id"],
-        Path(entry["path"]),
-        Sample(entry["well"], depth_m, entry["sample_type"]),
-        entry.get("given_mpp"),
-        Spike(**entry["spike"]) if entry.get("spike") else None,
-    )
+def _known_slide(record: SlideRecord) -> WellSlide:
+    depth_m = None if record.depth_m is None else Decimal(str(record.depth_m))
+    sample = Sample(record.well, depth_m, record.sample_type)
+    return WellSlide(record.slide_id, Path(record.path), sample, record.given_mpp, record.spike)
 
 
 def plan_slides(
-    slides: Sequence[WellSlide], out: Path, config: Config, specs: RunSpecs, manifest: Mapping[str, Any]
+    slides: Sequence[WellSlide], out: Path, config: Config, specs: RunSpecs, manifest: Manifest | None
 ) -> list[SlideState]:
     """Open every slide and determine what its stages depend on. A slide that cannot be opened becomes a failure.
 
@@ -90,7 +85,7 @@ def plan_slides(
         ResolutionError: no slide gives its resolution. The error comes now instead of after hours of work.
         SlideError: a slide cannot be opened and `run.on_error` is "stop".
     """
-    known = {entry["slide_id"]: entry for entry in manifest.get("slides", ())}
+    known = {} if manifest is None else manifest.slides_by_id
     states = [_plan_slide(slide, out, config, specs, known.get(slide.slide_id)) for slide in slides]
     for state in states:
         stop_if_wanted(config, state)
@@ -123,13 +118,12 @@ def stop_if_wanted(config: Config, state: SlideState) -> None:
         raise SlideError(f"{state.slide.slide_id}: stopped at {state.stage}: {state.failure}")
 
 
-def _plan_slide(
-    slide: WellSlide, out: Path, config: Config, specs: RunSpecs, known: Mapping[str, Any] | None
-) -> SlideState:
+def _plan_slide(slide: WellSlide, out: Path, config: Config, specs: RunSpecs, known: SlideRecord | None) -> SlideState:
     state = SlideState(slide)
     try:
-        if known and known.get("identity") and not slide.path.exists():
-            state.absent, state.identity, state.meta = True, known["identity"], _known_meta(known, slide.mpp)
+        if known is not None and known.scan is not None and not slide.path.exists():
+            state.absent, state.identity = True, known.scan.identity
+            state.meta = _known_meta(slide.path, known.scan, slide.mpp)
         else:
             state.meta = read_meta(slide.path, slide.mpp)
             state.identity = identify_slide(slide.path)
@@ -153,16 +147,16 @@ def _plan_slide(
     return state
 
 
-def _known_meta(known: Mapping[str, Any], mpp: float | None) -> SlideMeta:
+def _known_meta(path: Path, scan: ScanRecord, mpp: float | None) -> SlideMeta:
     return SlideMeta(
-        path=Path(known["path"]),
-        vendor=known["vendor"],
-        width_px=known["width_px"],
-        height_px=known["height_px"],
-        mpp_x=mpp or known["mpp_x"],
-        mpp_y=mpp or known["mpp_y"],
-        objective_power=known["objective_power"],
-        bounds=Box(*known["bounds"]),
+        path=path,
+        vendor=scan.vendor,
+        width_px=scan.width_px,
+        height_px=scan.height_px,
+        mpp_x=mpp or scan.mpp_x,
+        mpp_y=mpp or scan.mpp_y,
+        objective_power=scan.objective_power,
+        bounds=Box(*scan.bounds),
         background=(255, 255, 255),
         levels=(),
     )

@@ -13,7 +13,7 @@ import psutil
 from slidepipe.errors import ResultsError
 from slidepipe.store.files import read_json, write_text
 from slidepipe.store.lock import read_holder
-from slidepipe.store.manifest import read_manifest
+from slidepipe.store.manifest import SlideRecord, read_manifest
 from slidepipe.store.slide_store import SlideStore
 
 _FILE = ".status.json"
@@ -80,19 +80,19 @@ def read_status(results: Path) -> dict[str, Any]:
         raise ResultsError(f"{results}: no run has used this folder. Give the folder that a run got as --out")
     if holder and _is_alive(holder, status):
         return {**_as_of_now(status), **holder, "state": "running" if status else "preparing"}
-    if holder or status or not manifest or manifest.get("tables") is None:
+    if holder or status or manifest is None or manifest.tables is None:
         return {**status, "state": "interrupted"}
-    entries = manifest["slides"]
-    changed = [entry["slide_id"] for entry in entries if _is_changed(results, entry)]
+    records = manifest.slides
+    changed = [record.slide_id for record in records if _is_changed(results, record)]
     if changed:
-        return {"state": "interrupted", "changed": changed, "written": manifest["written"]}
+        return {"state": "interrupted", "changed": changed, "written": manifest.written}
     return {
         "state": "finished",
-        "written": manifest["written"],
-        "slides": len(entries),
-        "objects": manifest["objects"],
-        "accepted": manifest["accepted"],
-        **{word: [entry["slide_id"] for entry in entries if entry["status"] == word] for word in ("failed", "partial")},
+        "written": manifest.written,
+        "slides": len(records),
+        "objects": manifest.objects,
+        "accepted": manifest.accepted,
+        **{word: [record.slide_id for record in records if record.status == word] for word in ("failed", "partial")},
     }
 
 
@@ -168,10 +168,10 @@ def _as_of_now(status: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_changed(results: Path, entry: Mapping[str, Any]) -> bool:
+def _is_changed(results: Path, record: SlideRecord) -> bool:
     """Return whether the stored results of a slide differ from those that the tables were made from."""
-    wanted, store = entry.get("fingerprints") or {}, SlideStore.in_results(results, entry["slide_id"])
-    return any(not store.is_done(stage, fingerprint) for stage, fingerprint in wanted.items())
+    store = SlideStore.in_results(results, record.slide_id)
+    return any(not store.is_done(stage, fingerprint) for stage, fingerprint in record.fingerprints.items())
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """The outcome of a run, and its record in the manifest."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from slidepipe.config import Config
 from slidepipe.paths import absolute
 from slidepipe.pipeline.jobs import SlideState
 from slidepipe.pipeline.stages import STAGES
-from slidepipe.store.files import write_json
-from slidepipe.store.manifest import MANIFEST
+from slidepipe.slides.geometry import SlideMeta
+from slidepipe.store.manifest import Manifest, ReferenceRecord, ScanRecord, SlideRecord
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def write_manifest(
     config: Config,
     states: Sequence[SlideState],
     backbone: Mapping[str, Any],
-    reference: Mapping[str, Any],
+    reference: ReferenceRecord,
     tables: str | None,
 ) -> None:
     """Write the manifest of a run.
@@ -92,68 +91,69 @@ def write_manifest(
         tables: fingerprint of the tables, or None while they are being written: they may then be of different runs.
     """
     cls = plugins.get_class("backbone", config.backbone.name)
-    manifest = {
-        "slidepipe": __version__,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "well": str(absolute(well)),
-        "settings": json.loads(config.model_dump_json()),
-        "backbone": {**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
-        "reference": dict(reference),
-        "objects": summary.objects,
-        "accepted": summary.accepted,
-        "slides": [_slide_entry(state) for state in states],
-        "tables": tables,
-    }
-    write_json(summary.results / MANIFEST, manifest)
+    Manifest(
+        slidepipe=__version__,
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+        well=str(absolute(well)),
+        settings=json.loads(config.model_dump_json()),
+        backbone={**backbone, "license": getattr(cls, "license", ""), "source": getattr(cls, "source", "")},
+        reference=reference,
+        objects=summary.objects,
+        accepted=summary.accepted,
+        slides=[_slide_record(state) for state in states],
+        tables=tables,
+    ).write(summary.results)
 
 
-def describe_reference(folder: ImageFolder, fingerprint: str) -> dict[str, Any]:
+def describe_reference(folder: ImageFolder, fingerprint: str) -> ReferenceRecord:
     """Return the manifest's record of a reference set.
 
     Args:
         folder: the labelled images.
         fingerprint: fingerprint of the set, with the reviewed objects that joined it.
     """
-    return {
-        "folder": str(folder.root.resolve()),
-        "fingerprint": fingerprint,
-        "images": len(folder.files),
-        "genera": folder.names,
-    }
+    return ReferenceRecord(
+        folder=str(folder.root.resolve()), fingerprint=fingerprint, images=len(folder.files), genera=folder.names
+    )
 
 
-def _slide_entry(state: SlideState) -> dict[str, Any]:
-    slide, meta = state.slide, state.meta
-    entry: dict[str, Any] = {
-        "slide_id": slide.slide_id,
-        "path": str(absolute(slide.path)),
-        "sample_id": slide.sample.sample_id,
-        "well": slide.sample.well,
-        "depth_m": None if slide.sample.depth_m is None else float(slide.sample.depth_m),
-        "sample_type": slide.sample.sample_type,
-        "spike": None if slide.spike is None else dataclasses.asdict(slide.spike),
-        "given_mpp": slide.mpp,
-        "status": "failed" if state.failure else "partial" if state.lost else "ok",
-    }
-    if meta is not None:
-        bounds = meta.bounds
-        entry |= {
-            "identity": state.identity,
-            "vendor": meta.vendor,
-            "objective_power": meta.objective_power,
-            "width_px": meta.width_px,
-            "height_px": meta.height_px,
-            "mpp_x": meta.mpp_x,
-            "mpp_y": meta.mpp_y,
-            "bounds": [bounds.x0, bounds.y0, bounds.x1, bounds.y1],
-        }
-    if state.job is not None and not state.failure:
-        stages = {stage.stored: state.job.store.attributes(stage.stored) for stage in STAGES}
-        entry |= {
-            "objects": stages["boxes"].get("objects"),
-            "area_mm2": stages["boxes"].get("analysed_mm2"),
-            "lost_mm2": stages["boxes"].get("lost_mm2"),
-            "seconds": {stage: record.get("seconds") for stage, record in stages.items()},
+def _slide_record(state: SlideState) -> SlideRecord:
+    slide = state.slide
+    record = SlideRecord(
+        slide_id=slide.slide_id,
+        path=str(absolute(slide.path)),
+        sample_id=slide.sample.sample_id,
+        well=slide.sample.well,
+        depth_m=None if slide.sample.depth_m is None else float(slide.sample.depth_m),
+        sample_type=slide.sample.sample_type,
+        spike=slide.spike,
+        given_mpp=slide.mpp,
+        status="failed" if state.failure else "partial" if state.lost else "ok",
+        scan=None if state.meta is None else _scan_record(state.identity, state.meta),
+    )
+    if state.job is None or state.failure:
+        return record
+    attributes = {stage.stored: state.job.store.attributes(stage.stored) for stage in STAGES}
+    return record.model_copy(
+        update={
+            "objects": attributes["boxes"].get("objects"),
+            "area_mm2": attributes["boxes"].get("analysed_mm2"),
+            "lost_mm2": attributes["boxes"].get("lost_mm2"),
+            "seconds": {stage: stored.get("seconds") for stage, stored in attributes.items()},
             "fingerprints": state.job.fingerprints,
         }
-    return entry
+    )
+
+
+def _scan_record(identity: str, meta: SlideMeta) -> ScanRecord:
+    bounds = meta.bounds
+    return ScanRecord(
+        identity=identity,
+        vendor=meta.vendor,
+        objective_power=meta.objective_power,
+        width_px=meta.width_px,
+        height_px=meta.height_px,
+        mpp_x=meta.mpp_x,
+        mpp_y=meta.mpp_y,
+        bounds=(bounds.x0, bounds.y0, bounds.x1, bounds.y1),
+    )

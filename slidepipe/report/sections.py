@@ -43,8 +43,8 @@ def subtitle(results: Results) -> str:
     depths = results.counts["depth_m"].dropna()
     reach = f"{depths.min():g} to {depths.max():g} m, " if len(depths) else ""
     return (
-        f"{reach}{len(results.counts)} samples, {len(manifest['slides'])} slides. "
-        f"slidepipe {manifest['slidepipe']}, {manifest['written'][:10]}"
+        f"{reach}{len(results.counts)} samples, {len(manifest.slides)} slides. "
+        f"slidepipe {manifest.slidepipe}, {manifest.written[:10]}"
     )
 
 
@@ -71,7 +71,7 @@ def glance(results: Results) -> Markup:
     """Return the section that shows the well in a few numbers."""
     counts = results.counts
     statuses = counts["status"].value_counts()
-    genera = [name for name in results.manifest["reference"]["genera"] if name in counts.columns]
+    genera = [name for name in results.manifest.reference.genera if name in counts.columns]
     numbers = [
         (f"{statuses.get('ok', 0)} of {len(counts)}", "samples ok"),
         *((str(statuses[name]), f"samples {name}") for name in ("partial", "barren", "failed") if statuses.get(name)),
@@ -201,21 +201,21 @@ def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str
             out, because only a page on disk has that file next to it.
     """
     slides = []
-    for slide in results.manifest["slides"]:
-        slide_id = str(slide["slide_id"])
+    for slide in results.manifest.slides:
+        slide_id, scan = slide.slide_id, slide.scan
         slides.append(
             {
                 "anchor": anchors[slide_id],
                 "target": "" if links is None else links.get(slide_id, ""),
                 "slide_id": slide_id,
-                "sample_id": slide["sample_id"],
-                "status": slide["status"],
-                "objects": slide.get("objects"),
-                "area": "" if slide.get("area_mm2") is None else f"{slide['area_mm2']:.2f}",
-                "size": f"{slide['width_px']} x {slide['height_px']} px" if "width_px" in slide else "",
-                "mpp": f"{slide['mpp_x']:g}" if "mpp_x" in slide else "",
-                "boxes": "" if slide["status"] == "failed" else quote(f"geojson/{slide_id}.geojson"),
-                "path": slide["path"],
+                "sample_id": slide.sample_id,
+                "status": slide.status,
+                "objects": slide.objects,
+                "area": "" if slide.area_mm2 is None else f"{slide.area_mm2:.2f}",
+                "size": "" if scan is None else f"{scan.width_px} x {scan.height_px} px",
+                "mpp": "" if scan is None else f"{scan.mpp_x:g}",
+                "boxes": "" if slide.status == "failed" else quote(f"geojson/{slide_id}.geojson"),
+                "path": slide.path,
             }
         )
     return render(_PACKAGE, "slides.html", slides=slides, has_links=links is not None)
@@ -224,11 +224,11 @@ def slide_table(results: Results, anchors: Mapping[str, str], links: Mapping[str
 def how_made(results: Results) -> Markup:
     """Return the section on versions, weights, settings and reference set: what is needed to get the same numbers."""
     manifest = results.manifest
-    backbone, reference = manifest["backbone"], manifest["reference"]
+    backbone, reference = manifest.backbone, manifest.reference
     rows = [
-        ("slidepipe", manifest["slidepipe"]),
-        ("written", manifest["written"]),
-        ("well folder", manifest["well"]),
+        ("slidepipe", manifest.slidepipe),
+        ("written", manifest.written),
+        ("well folder", manifest.well),
         # The manifest calls the number of orientations "views": the key is in files that are already on disk.
         ("backbone", f"{backbone['name']} ({backbone.get('version')}), {backbone.get('views')} orientations"),
         (
@@ -238,11 +238,11 @@ def how_made(results: Results) -> Markup:
         ("source and licence of the backbone", f"{backbone.get('source')}, {backbone.get('license')}"),
         (
             "reference set",
-            f"{reference.get('images')} images of {len(reference['genera'])} genera in {reference.get('folder')}",
+            f"{reference.images} images of {len(reference.genera)} genera in {reference.folder}",
         ),
-        ("fingerprint of the reference set", reference.get("fingerprint")),
+        ("fingerprint of the reference set", reference.fingerprint),
     ]
-    settings = json.dumps(manifest["settings"], indent=2, ensure_ascii=False)
+    settings = json.dumps(manifest.settings, indent=2, ensure_ascii=False)
     return render(_PACKAGE, "how.html", rows=rows, settings=settings)
 
 

@@ -63,7 +63,7 @@ def report_page(results: Results, charts: Mapping[str, str]) -> Markup:
         results: the results of a run.
         charts: name of each well's SVG file in the RESULTS folder, by well.
     """
-    anchors = {str(slide["slide_id"]): f"slide-{number}" for number, slide in enumerate(results.manifest["slides"], 1)}
+    anchors = {slide.slide_id: f"slide-{number}" for number, slide in enumerate(results.manifest.slides, 1)}
     genera = genera_in_order(results.counts, results.counts_long)
     specimens = Specimens(results, read_objects(results), genera)
     counts = {genus: len(objects) for genus, objects in specimens.by_genus.items()}

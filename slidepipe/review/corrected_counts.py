@@ -195,9 +195,9 @@ def renew_corrected_tables(results_path: Path) -> None:
         ResultsError: the folder holds no finished results, or one of its files cannot be read.
     """
     results = Results(results_path)
-    genera = [str(genus) for genus in results.manifest["reference"]["genera"]]
+    genera = [str(genus) for genus in results.manifest.reference.genera]
     objects = results.object_table.read(OBJECT_COLUMNS)
-    slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in results.manifest.get("slides", [])}
+    slides = {slide.slide_id: slide.sample_id for slide in results.manifest.slides}
     slides |= dict(zip(objects["slide_id"], objects["sample_id"], strict=True))
     tables = corrected_tables(
         objects,

@@ -89,18 +89,18 @@ def find_reviewed(
     found = []
     for results in dict.fromkeys(folder.resolve() for folder in folders):
         manifest, review, labels = read_manifest(results), read_draw(results), read_labels(results)
-        if not manifest or not labels:
+        if manifest is None or not labels:
             raise ResultsError(
                 f"{results}: no reviewed objects here. Label some with 'slidepipe view' or 'slidepipe review sample', "
                 "or remove this folder from reference_results"
             )
-        other = {key: manifest["backbone"].get(key) for key in backbone}
+        other = {key: manifest.backbone.get(key) for key in backbone}
         if results != own.resolve() and other != dict(backbone):
             raise ResultsError(
                 f"{results}: was embedded with another backbone ({other.get('name')}, or other settings or weights). "
                 "Run it again with the present backbone, or remove this folder from reference_results"
             )
-        identities = {entry["slide_id"]: str(entry.get("identity", "")) for entry in manifest["slides"]}
+        identities = {slide.slide_id: slide.scan.identity if slide.scan else "" for slide in manifest.slides}
         drawn = {} if review is None else {row["object_id"]: row for row in review.to_dict("records")}
         places = read_labels_file(results / LABELS_FILE).places
         for object_id, label in labels.items():

@@ -72,9 +72,9 @@ def open_index(results: Results) -> SearchIndex:
     Args:
         results: finished results.
     """
-    slides = [slide for slide in results.manifest["slides"] if slide["status"] != "failed" and slide.get("objects")]
-    slide_ids = tuple(str(slide["slide_id"]) for slide in slides)
-    counts = [int(slide["objects"]) for slide in slides]
+    slides = [slide for slide in results.manifest.slides if slide.status != "failed" and slide.objects]
+    slide_ids = tuple(slide.slide_id for slide in slides)
+    counts = [slide.objects or 0 for slide in slides]
     starts: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     stages = [SlideStore.in_results(results.path, slide_id).attributes("embeddings") for slide_id in slide_ids]
     wanted = fingerprint("search", 1, slide_ids, counts, [stage.get("fingerprint") for stage in stages])
@@ -223,9 +223,9 @@ def check_same_backbone(opened: Sequence[Results]) -> None:
     Raises:
         ResultsError: a folder was embedded by another backbone, or with other settings or weights, than the first one.
     """
-    first = opened[0].manifest["backbone"]
+    first = opened[0].manifest.backbone
     for results in opened[1:]:
-        other = results.manifest["backbone"]
+        other = results.manifest.backbone
         for name in _IDENTITY:
             if first.get(name) != other.get(name):
                 raise ResultsError(
@@ -252,7 +252,7 @@ def query_embedding(opened: Sequence[Results], query: str, device: str) -> tuple
     if Path(query).is_file():
         return embed_image(opened[0], Path(query), device).astype(np.float64), None
     for number, results in enumerate(opened):
-        if slide_of(query) in {str(slide["slide_id"]) for slide in results.manifest["slides"]}:
+        if slide_of(query) in results.manifest.slides_by_id:
             embedding = results.embedding(query)
             if not np.isfinite(embedding).all():
                 raise ResultsError(
@@ -285,13 +285,13 @@ def embed_image(results: Results, image: Path, device: str) -> Float32Array:
     from slidepipe.pipeline.specs import embed_spec
     from slidepipe.pipeline.tasks import embed_images, get_backbone
 
-    config = parse_config(results.manifest["settings"], str(results.path / "manifest.json"))
+    config = parse_config(results.manifest.settings, str(results.path / "manifest.json"))
     plugins.register_files(config.plugins)
     spec = embed_spec(config)
     now = spec.identity()
     backbone = get_backbone(spec.plugin, device)
     now["weights_sha256"] = backbone.weights_sha256
-    stored = results.manifest["backbone"]
+    stored = results.manifest.backbone
     for name in _IDENTITY:
         if now.get(name) != stored.get(name):
             raise ResultsError(

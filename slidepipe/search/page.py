@@ -64,5 +64,5 @@ def _query_picture(query: str, opened: list[Results]) -> str:
         image = Image.fromarray(read_image(Path(query)))
         image.thumbnail((_QUERY_PX, _QUERY_PX))
         return picture(np.asarray(image))
-    owner = next(r for r in opened if slide_of(query) in {str(slide["slide_id"]) for slide in r.manifest["slides"]})
+    owner = next(r for r in opened if slide_of(query) in r.manifest.slides_by_id)
     return picture(owner.jpeg(query))

@@ -128,13 +128,13 @@ def _slide(state: ViewerState, request: Request) -> Response:
     record = index.slides[number]
     bounds = scan_bounds(record)
     missing = state.pixel_threads.submit(why_missing, record, state.scans).result()
-    rows = index.objects[index.objects["slide_id"] == record["slide_id"]]
+    rows = index.objects[index.objects["slide_id"] == record.slide_id]
     scan = {
-        "slide_id": record["slide_id"],
-        "sample_id": record["sample_id"],
+        "slide_id": record.slide_id,
+        "sample_id": record.sample_id,
         "missing": missing,
         "bounds": [bounds.x0, bounds.y0, bounds.x1, bounds.y1],
-        "mpp": [record["mpp_x"], record["mpp_y"]],
+        "mpp": [record.opened.mpp_x, record.opened.mpp_y],
         "tile_px": TILE_PX,
         "overlap_px": OVERLAP_PX,
         "colours": css_colours(index),
@@ -155,7 +155,7 @@ def _columns(index: ResultsIndex, rows: pd.DataFrame) -> dict[str, Any]:
     `slide` holds numbers of slides, `state` positions in `states`, `name` positions in `names` (-1 without a name).
     """
     names = {name: place for place, name in enumerate(index.names)}
-    slides = {str(slide["slide_id"]): place for place, slide in enumerate(index.slides)}
+    slides = {slide.slide_id: place for place, slide in enumerate(index.slides)}
     states = {state: place for place, state in enumerate(STATES)}
     genus_or_candidate = rows["genus"].where(rows["genus"].notna(), rows["candidate"])
     return {

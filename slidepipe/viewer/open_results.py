@@ -88,7 +88,7 @@ class OpenResults:
         state = self._state(index)
         if self._counts is not None and self._counts[0] == state:
             return self._counts[1]
-        slides = {str(slide["slide_id"]): slide.get("sample_id") for slide in index.slides}
+        slides = {slide.slide_id: slide.sample_id for slide in index.slides}
         reviewed = review_counts(index.objects, labels, missed, slides, index.genera)
         audit = take_audit(index.usable_objects, read_draw(self.path), labels, index.genera)
         raw = count_accepted(index.objects)

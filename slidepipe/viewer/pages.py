@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from slidepipe.classification.object_table import ACCEPTED, UNKNOWN, UNUSABLE
 from slidepipe.html import render
 from slidepipe.report import sections
+from slidepipe.store.manifest import SlideRecord
 from slidepipe.viewer.access import POLICY
 from slidepipe.viewer.charts import chart_svgs, specimens_url
 from slidepipe.viewer.colours import css_colours
@@ -74,8 +75,8 @@ def _show(page: Page, state: ViewerState, request: Request) -> Response:
 def _well(state: ViewerState, request: Request) -> dict[str, Any]:
     index = state.opened.index
     results = index.results
-    anchors = {str(slide["slide_id"]): f"slide-{number}" for number, slide in enumerate(index.slides, 1)}
-    links = {str(slide["slide_id"]): f"/slide/{number}" for number, slide in _analysed_slides(index)}
+    anchors = {slide.slide_id: f"slide-{number}" for number, slide in enumerate(index.slides, 1)}
+    links = {slide.slide_id: f"/slide/{number}" for number, slide in _analysed_slides(index)}
     return {
         "well": _well_names(index),
         "subtitle": sections.subtitle(results),
@@ -104,8 +105,8 @@ def _grid(state: ViewerState, request: Request) -> dict[str, Any]:
 def _slide(state: ViewerState, request: Request) -> dict[str, Any]:
     index, number = state.requested_slide(request)
     return {
-        "slide_id": index.slides[number]["slide_id"],
-        "slides": [{"number": place, "slide_id": slide["slide_id"]} for place, slide in _analysed_slides(index)],
+        "slide_id": index.slides[number].slide_id,
+        "slides": [{"number": place, "slide_id": slide.slide_id} for place, slide in _analysed_slides(index)],
         "states": ((ACCEPTED, "a genus"), (UNKNOWN, "unknown"), (UNUSABLE, "unusable")),
         "all_objects": ALL,
         "settings": {"genera": index.genera_in_order, "slide": number},
@@ -113,12 +114,12 @@ def _slide(state: ViewerState, request: Request) -> dict[str, Any]:
 
 
 def _well_names(index: ResultsIndex) -> str:
-    return ", ".join(dict.fromkeys(str(slide["well"]) for slide in index.slides))
+    return ", ".join(dict.fromkeys(slide.well for slide in index.slides))
 
 
-def _analysed_slides(index: ResultsIndex) -> list[tuple[int, dict[str, Any]]]:
+def _analysed_slides(index: ResultsIndex) -> list[tuple[int, SlideRecord]]:
     """Return number and record of the slides that have a scan to show."""
-    return [(number, slide) for number, slide in enumerate(index.slides) if "bounds" in slide]
+    return [(number, slide) for number, slide in enumerate(index.slides) if slide.scan is not None]
 
 
 def _first_slide_url(index: ResultsIndex) -> str:

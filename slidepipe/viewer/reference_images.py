@@ -50,8 +50,8 @@ def short_name(name: str) -> str:
 def _allowed_path(index: ResultsIndex, name: str) -> Path | None:
     """Return the path if it lies in a folder that the run took references from, otherwise None."""
     manifest = index.results.manifest
-    reviewed = manifest.get("settings", {}).get("reference_results") or []
-    root = Path(str(manifest["reference"].get("folder", "")))
+    reviewed = manifest.settings.get("reference_results") or []
+    root = Path(manifest.reference.folder)
     path = (root / name).resolve()
     allowed = any(path.is_relative_to(Path(str(folder)).resolve()) for folder in (root, *reviewed))
     return path if allowed else None

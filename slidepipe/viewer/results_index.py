@@ -75,11 +75,11 @@ class ResultsIndex:
 
     def __init__(self, path: Path) -> None:
         self.results = Results(path)
-        self.version = str(self.results.manifest["tables"])[:16]
-        self.slides: list[dict[str, Any]] = list(self.results.manifest["slides"])
-        self.genera = [str(genus) for genus in self.results.manifest["reference"]["genera"]]
+        self.version = str(self.results.manifest.tables)[:16]
+        self.slides = self.results.manifest.slides
+        self.genera = list(self.results.manifest.reference.genera)
         self.objects = read_objects(self.results)
-        depths = {str(slide["slide_id"]): slide.get("depth_m") for slide in self.slides}
+        depths = {slide.slide_id: slide.depth_m for slide in self.slides}
         self.objects["depth_m"] = self.objects["slide_id"].map(depths).astype(float)
         self.boxes: IntArray = self.objects[list(EDGES)].to_numpy(np.int64)
         self.number = {object_id: number for number, object_id in enumerate(self.objects["object_id"])}
@@ -104,7 +104,7 @@ class ResultsIndex:
 
     def slide_number(self, slide_id: str) -> int | None:
         """Return the position of a slide in `slides`; None if there is no such slide."""
-        return next((number for number, slide in enumerate(self.slides) if slide["slide_id"] == slide_id), None)
+        return next((number for number, slide in enumerate(self.slides) if slide.slide_id == slide_id), None)
 
     def nearest(self, number: int) -> list[dict[str, Any]]:
         """Return the neighbours of an object in the reference set, nearest first.

@@ -83,8 +83,7 @@ def test_counts_follow_from_objects(finished: Path) -> None:
 def test_objects_are_traceable(finished: Path) -> None:
     """Every object leads to its box within the scan, its crop, its embedding and its neighbours."""
     results = slidepipe.open_results(finished)
-    entry = next(entry for entry in results.manifest["slides"] if entry["slide_id"] == "1_2-3 300 mSWC")
-    x0, y0, x1, y1 = entry["bounds"]
+    x0, y0, x1, y1 = results.manifest.slides_by_id["1_2-3 300 mSWC"].opened.bounds
     assert (x0, y0) == (1024, 512)
     for row in results.objects[results.objects["slide_id"] == "1_2-3 300 mSWC"].to_dict("records"):
         assert x0 <= row["x0"] < row["x1"] <= x1
@@ -140,7 +139,7 @@ def test_other_backbone_uses_stored_crops(
     before = [path.stat().st_mtime_ns for path in kept]
     run(colour_well / "well", out, config, backbone={"name": "mean-colour", "orientations": 8})
     assert [path.stat().st_mtime_ns for path in kept] == before
-    assert slidepipe.open_results(out).manifest["settings"]["backbone"]["orientations"] == 8
+    assert slidepipe.open_results(out).manifest.settings["backbone"]["orientations"] == 8
 
 
 def test_isolate_and_orientations(finished: Path, tmp_path: Path, colour_well: Path, config: dict[str, Any]) -> None:
@@ -154,7 +153,7 @@ def test_isolate_and_orientations(finished: Path, tmp_path: Path, colour_well: P
             changes
         )
         results, alone = slidepipe.open_results(out), changes.get("isolate", True)
-        assert results.manifest["backbone"]["isolate"] is alone
+        assert results.manifest.backbone["isolate"] is alone
         expected = embed_crops(backbone, crops, ["x"] * 5, changes.get("orientations", 1), 32, alone)
         np.testing.assert_allclose(results.embeddings(slide)[...], expected, rtol=1e-6)
 
@@ -189,7 +188,7 @@ def test_companion_backbone(colour_well: Path, tmp_path: Path, config: dict[str,
     alone = {slide: np.asarray(results.embeddings(slide)[...]) for slide in results.objects["slide_id"].unique()}
     assert run(colour_well / "well", out, config, backbone={**backbone, "companion": "descriptors"}).redone
     results = slidepipe.open_results(out)
-    assert results.manifest["backbone"]["beside"]["name"] == "descriptors"
+    assert results.manifest.backbone["beside"]["name"] == "descriptors"
     for slide, own in alone.items():
         joined = np.asarray(results.embeddings(slide)[...])
         assert joined.shape == (len(own), own.shape[1] + DIM)

@@ -93,7 +93,7 @@ def test_objects_outside_draw(
     config, _ = reviewed
     out = tmp_path / "results"
     run_well(colour_well / "well", out, config)
-    backbone = {key: read_manifest(out)["backbone"][key] for key in ("name", "views")}
+    backbone = {key: read_manifest(out).backbone[key] for key in ("name", "views")}
     genera = sorted({path.name for path in (colour_well / "reference").iterdir()})
     objects = Results(out).objects
     names = objects["object_id"].tolist()

@@ -108,7 +108,7 @@ def test_index_is_rebuilt_when_embeddings_change(tmp_path: Path) -> None:
     before = index.stat().st_mtime_ns
     search.open_index(Results(folder))
     assert index.stat().st_mtime_ns == before
-    slide_id = Results(folder).manifest["slides"][0]["slide_id"]
+    slide_id = Results(folder).manifest.slides[0].slide_id
     changed = np.asarray(Results(folder).embeddings(slide_id)[...], np.float32)
     changed[0] = np.nan
     store = SlideStore.in_results(folder, slide_id)
