@@ -1,4 +1,4 @@
-"""Whole RESULTS folders without a slide: a drawn well with tables, crops and embeddings that agree with one another."""
+"""Synthetic RESULTS folders without slides: a random well whose tables, crops and embeddings agree with each other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ BOUNDS = (512, 256, 20992, 20736)
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a made slide holds: the genus of each object, None for an unknown one of ``kinds`` (-1: scattered debris)."""
+    """The objects of a synthetic slide: the genus of each, or None for an unknown object of one of `kinds` (-1: scattered debris)."""
 
     genera: list[str | None]
     kinds: list[int]
@@ -50,7 +50,7 @@ def make_well(
     name: Callable[[str], str] = lambda slide_id: slide_id,
     close: bool = True,
 ) -> Path:
-    """Write a RESULTS folder of one slide a sample.
+    """Write a RESULTS folder of one slide per sample.
 
     Genera come and go with depth. ``statuses`` by sample number: "failed", "partial" or "barren". About a quarter of the objects
     are unknown, half of these of one frequent kind. ``close``: the second sample lies 0.42 m below the first.
@@ -189,13 +189,13 @@ def _write_slide(
 
 
 def slide_embeddings(kinds: list[int], centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Embeddings close to the centre of their kind; kind -1 lies anywhere."""
+    """Return embeddings close to the centre of their kind; those of kind -1 are scattered."""
     stored = [(centres[kind] if kind >= 0 else 0) + rng.normal(0, 0.15 if kind >= 0 else 1.0, DIM) for kind in kinds]
     return np.array(stored, np.float32).reshape(len(kinds), DIM)
 
 
 def draw_object(kind: int, rng: np.random.Generator) -> np.ndarray:
-    """A small picture whose form and colour tell its kind."""
+    """Return a small picture whose shape and colour depend on its kind."""
     side = 72
     image = Image.new("RGB", (side, side), (232, 226, 220))
     pen = ImageDraw.Draw(image)

@@ -25,7 +25,7 @@ _COLUMNS = (
     "object_id", "x0", "y0", "x1", "y1", "state", "genus", "candidate", "reason", *_MEASURED,
 )  # fmt: skip
 
-#: The first member of every file written here. It tells slidepipe's own files from a user's when outdated ones are deleted.
+#: The first member of every file written here. It identifies files that slidepipe may delete when they are outdated.
 _GENERATOR = "slidepipe"
 _NAMESPACE = uuid.UUID("5f0c1c1e-6d0b-5c1c-9a54-0b7b9f3a2c11")
 

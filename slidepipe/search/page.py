@@ -53,7 +53,7 @@ def _hit(record: dict[Any, Any], opened: dict[str, Results]) -> dict[Any, Any]:
     return {
         **record,
         "picture": picture(thumbnail(jpeg)) if jpeg else "",
-        # The folder is shown only if it tells the hits of several RESULTS folders apart.
+        # The folder is shown only if several RESULTS folders were searched.
         "folder": results.path.name if len(opened) > 1 else "",
     }
 

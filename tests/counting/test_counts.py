@@ -50,7 +50,9 @@ wells = st.lists(
 def counted(well: list[tuple[str | None, str, list[str | None] | None]]) -> list[SlideCount]:
     counts = []
     for number, (depth, sample_type, found) in enumerate(well):
-        of = slide(f"slide{number}", depth, sample_type if depth else "")  # a name tells depth and type, or neither
+        of = slide(
+            f"slide{number}", depth, sample_type if depth else ""
+        )  # a file name holds both depth and type, or neither
         if found is None:
             counts.append(SlideCount(of, "failed", 0.0))
             continue

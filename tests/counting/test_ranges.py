@@ -51,7 +51,7 @@ def test_minimum_specimens() -> None:
     assert (genera["azolla"]["top_m"], genera["azolla"]["base_m"]) == ("200", "300")
     assert (genera["deflandrea"]["top_m"], genera["deflandrea"]["base_m"]) == ("200", "200")
     assert genera["deflandrea"]["base_note"] == ""  # from core
-    assert str(genera["deflandrea"]["top_object_ids"]).count(";") == 9  # ten named; the count says how many there are
+    assert str(genera["deflandrea"]["top_object_ids"]).count(";") == 9  # ten of twelve are listed
     assert genera["deflandrea"]["top_specimens"] == 12
 
 

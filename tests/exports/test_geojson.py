@@ -80,7 +80,7 @@ def test_boxes_in_cropped_scan(tmp_path: Path) -> None:
     for feature in slide_features(rows, (bounds.x0, bounds.y0), genus_colours(["azolla"])):
         (x0, y0), _, (x1, y1), *_ = feature["geometry"]["coordinates"][0]
         part = ink[y0:y1, x0:x1]
-        assert part[part.shape[0] // 2].mean() > 0.95  # the disc fills its box from edge to edge, both ways
+        assert part[part.shape[0] // 2].mean() > 0.95  # the disc touches all edges of its box
         assert part[:, part.shape[1] // 2].mean() > 0.95
         inside[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2] = True
     assert not (ink & ~inside).any()

@@ -214,7 +214,7 @@ def test_corrected_counts_coverage(by: By) -> None:
     assert set(tallies) >= {"corrected count, well", "precision", "recall"}
     assert ("corrected count, sample" in tallies) == (by == "sample")
     for name, tally in tallies.items():
-        assert 0.92 <= tally.coverage <= 0.99, name  # few wells here; performance/coverage.py has a thousand
+        assert 0.92 <= tally.coverage <= 0.99, name  # few wells here; performance/coverage.py simulates a thousand
         if name.startswith("corrected"):
             assert abs(tally.error / tally.truth) < 0.05, name
 

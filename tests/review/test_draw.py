@@ -49,7 +49,7 @@ def test_draw_records_design(frame: pd.DataFrame, by: By) -> None:
         assert set(stratum["stratum_drawn"]) == {len(stratum)}
         assert set(stratum["weight"]) == {round(stratum["stratum_size"].iloc[0] / len(stratum), 6)}
     sizes = rows.drop_duplicates("stratum")["stratum_size"]
-    assert sizes.sum() == len(frame)  # every object had a chance
+    assert sizes.sum() == len(frame)  # every usable object belongs to a stratum
     assert rows["weight"].sum() == pytest.approx(len(frame), abs=1e-3)
     merged = rows.merge(frame[["object_id", "state", "genus"]].rename(columns={"genus": "answer"}), on="object_id")
     accepted = merged["state"] == "accepted"
@@ -70,7 +70,7 @@ def test_objects_of_stratum_equally_likely() -> None:
         stratum: part["stratum_drawn"].iloc[0] / part["stratum_size"].iloc[0]
         for stratum, part in draw_objects(small, 20, 0, "genus").groupby("stratum")
     }
-    # Five standard deviations: a wrong probability is found, chance alone is not.
+    # A tolerance of five standard deviations detects a wrong probability, but allows for chance.
     for name, stratum in rows["stratum"].items():
         expected = seeds * chance[stratum]
         assert abs(times[str(name)] - expected) <= 5 * np.sqrt(seeds * chance[stratum] * (1 - chance[stratum])) + 1e-9
@@ -127,7 +127,7 @@ def test_review_sample_files(results: Path) -> None:
         assert there["state"] != "unusable"
         with Image.open(results / row["crop"]) as crop:
             grey = np.asarray(crop).mean()
-        assert grey == pytest.approx(40 + int(row["object_id"][-5:]) % 200, abs=2)  # this object's crop, no other's
+        assert grey == pytest.approx(40 + int(row["object_id"][-5:]) % 200, abs=2)  # the crop of this object
     assert len(list((results / "review").glob("sheet_*.jpg"))) == 2
 
 
@@ -176,7 +176,7 @@ def test_read_labels(results: Path) -> None:
     rows.loc[0, "genus"], rows.loc[1, "genus"] = "Azolla ", "not a fossil"
     rows.to_csv(results / "review.csv", index=False, sep=";", encoding="utf-8-sig")
     first, second, third, fourth, fifth = rows["object_id"][:5]
-    assert read_labels(results) == {first: "Azolla", second: ""}  # the others have not been looked at
+    assert read_labels(results) == {first: "Azolla", second: ""}  # the others have not been reviewed
     (results / "labels.csv").write_text(
         f"object_id,genus\n{first},deflandrea\n{third},\n{fourth},_debris\n", encoding="utf-8"
     )

@@ -77,7 +77,7 @@ def test_truncated_last_line(cut: int) -> None:
     kept = whole[: min(cut, len(whole) - 1)]
     torn = incomplete_last_line(HEAD + line("a:00000", "azolla") + kept, 9)
     assert torn in (kept, "")
-    if not torn and kept:  # taken as whole: then all but the time is there
+    if not torn and kept:  # the line counts as complete, so only the time may be cut
         assert kept.startswith('a:00001,"Genus, sp.",a,1,2,30,40,anna,')
 
 
@@ -87,7 +87,7 @@ def test_incomplete_line_is_ignored(results: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         assert read_labels(results) == {"a:00000": "azolla"}
     assert "the last line ('a:00001,spini') is incomplete" in caplog.text
-    # In a file written by hand the last line need not end.
+    # In a file written by hand the last line may lack a line break.
     (results / "labels.csv").write_text("object_id,genus\na:00001,spini")
     assert read_labels(results) == {"a:00001": "spini"}
 
@@ -118,7 +118,11 @@ def test_reviewed_columns_of_counts_csv(results: Path) -> None:
     raw = pd.read_csv(results / "counts.csv", dtype=str, keep_default_na=False)
     assert list(raw.columns[-6:]) == ["labelled", "missed", *(f"reviewed_{name}" for name in [*GENERA, "newgenus"])]
     first = rows.loc["1/2-3 100 mDC"]
-    assert (first["azolla"], first["deflandrea"], first["spiniferites"]) == ("6", "3", "0")  # what was counted stays
+    assert (first["azolla"], first["deflandrea"], first["spiniferites"]) == (
+        "6",
+        "3",
+        "0",
+    )  # the counted columns do not change
     assert (first["reviewed_azolla"], first["reviewed_deflandrea"]) == ("5", "4")
     assert (first["reviewed_spiniferites"], first["reviewed_newgenus"]) == ("1", "1")
     assert (first["labelled"], first["missed"]) == ("4", "1")

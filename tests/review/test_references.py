@@ -116,7 +116,7 @@ def test_objects_outside_draw(
     joined = join_reviewed(alone, found)
     assert joined.all.genera.tolist() == [genus] * 3  # one object of debris is too few for a class
     assert np.array_equal(joined.all.embeddings[1:], np.stack([Results(out).embedding(name) for name in names[:2]]))
-    assert np.array_equal(joined.all.crop_like[1:], joined.all.embeddings[1:])  # an object is a crop already
+    assert np.array_equal(joined.all.crop_like[1:], joined.all.embeddings[1:])  # an object exists only as a crop
     assert object_of_file(joined.all.files[1]) == (out.resolve(), names[0])
     assert len(joined.without_slide(found[0].slide).files) < 3
 
