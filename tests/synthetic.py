@@ -27,7 +27,7 @@ BOUNDS = (512, 256, 20992, 20736)
 
 @dataclass(frozen=True)
 class Drawn:
-    """The objects of a synthetic slide: the genus of each, or None for an unknown object of one of `kinds` (-1: scattered debris)."""
+    """Objects of a synthetic slide: the genus of each, or None for an unknown object of one of `kinds` (-1: scattered)."""
 
     genera: list[str | None]
     kinds: list[int]
@@ -52,8 +52,8 @@ def make_well(
 ) -> Path:
     """Write a RESULTS folder of one slide per sample.
 
-    Genera come and go with depth. ``statuses`` by sample number: "failed", "partial" or "barren". About a quarter of the objects
-    are unknown, half of these of one frequent kind. ``close``: the second sample lies 0.42 m below the first.
+    The genera change with depth. About a quarter of the objects are unknown, half of these of one frequent kind.
+    `statuses` gives "failed", "partial" or "barren" by sample number. With `close`, the second sample is 0.42 m below the first.
     """
     rng = np.random.default_rng(seed)
     names = genus_names(genera)
