@@ -30,6 +30,8 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.plain_english
 
 test: check
 	$(BIN)/python -m pytest -n $(JOBS) -m "not (slow or browser or install)"

@@ -1,3 +1,5 @@
+"""Fixtures and settings of all tests."""
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +8,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests import drawn
+# One thread per process, set before numpy and torch are imported: tests run in parallel, and many start worker processes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from tests import drawn  # noqa: E402  # it imports numpy
 
 # No deadline: how long an example takes depends on how busy the machine is.
 hypothesis.settings.register_profile("slidepipe", deadline=None)
