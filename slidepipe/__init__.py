@@ -1,7 +1,7 @@
 """slidepipe: from a folder of palynology slide scans to fossil counts per genus and depth.
 
-In a notebook ``slidepipe.run(well, out, reference=...)`` does what the command does, and ``slidepipe.open_results(out)`` gives
-the tables as data frames and the crops and embeddings by object.
+In a notebook, `slidepipe.run(well, out, reference=...)` does the same as the command `slidepipe run`.
+`slidepipe.open_results(out)` gives the tables as data frames, and the crops and embeddings of each object.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,21 @@ __all__ = ["__version__", "open_results", "run"]
 def run(
     well: Path | str, out: Path | str, *, config: Path | str | Mapping[str, Any] | None = None, **settings: Any
 ) -> "Results":
-    """Count the fossils of a well, as ``slidepipe run`` does, and open the results.
+    """Count the fossils of a well, as `slidepipe run` does, and open the results.
 
     Args:
-        well: a folder of slides, one slide, or a text file with the path of a slide a line.
-        out: the RESULTS folder. The same call again resumes, and does nothing where all is done.
-        config: a YAML file of settings, or a mapping of what would stand in one.
-        settings: laid over the file: ``reference``, ``mpp``, ``plugins``; ``backbone``, ``head``, ``detector`` by name;
-            ``weights``, ``orientations``, ``companion``, ``alpha``, ``device``, ``workers``, ``scheduler``, ``on_error``; or
-            any setting of the YAML with ``__`` for its dots (``crops__margin=0.2``).
+        well: a folder of slides, one slide, or a text file with one path of a slide per line.
+        out: the RESULTS folder. The same call resumes an interrupted run, and does nothing after a finished one.
+        config: a YAML file of settings, or a mapping with the same content.
+        settings: settings that override `config`: `reference`, `mpp`, `plugins`; `backbone`, `head`, `detector` by name;
+            `weights`, `orientations`, `companion`, `alpha`, `device`, `workers`, `scheduler`, `on_error`; or any setting of the
+            YAML file with `__` instead of a dot, for example `crops__margin=0.2`.
+
+    Returns:
+        The results.
 
     Raises:
-        SlidepipeError: bad input or settings. Slides that fail do not raise: see ``failures`` of the results.
+        SlidepipeError: wrong input or settings. A slide that fails raises nothing: see `failures` of the results.
     """
     from slidepipe.config import load_config, overrides_from_names
     from slidepipe.pipeline.flow import run_well
@@ -42,6 +45,9 @@ def run(
 
 def open_results(path: Path | str) -> "Results":
     """Open a RESULTS folder.
+
+    Args:
+        path: the folder.
 
     Raises:
         ResultsError: it holds no finished results.

@@ -13,7 +13,7 @@ import click
 from slidepipe import __version__
 from slidepipe.errors import SlidepipeError
 from slidepipe.exports.formats import FORMATS
-from slidepipe.logs import LogFormat, speak, wanted_format
+from slidepipe.logs import LogFormat, configure_logging, wanted_format
 from slidepipe.testing.command import check
 
 EXISTING = click.Path(path_type=Path)
@@ -26,7 +26,7 @@ class _Group(click.Group):
         """Run the command line; errors that click finds are reported in one line too."""
         given = args[0] if args else keywords.get("args")
         log_format = wanted_format(sys.argv[1:] if given is None else list(given))
-        speak(log_format, logging.WARNING)
+        configure_logging(log_format, logging.WARNING)
         try:
             status = super().main(*args, **{**keywords, "obj": log_format, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -73,7 +73,7 @@ def _log_error(message: str, event: str) -> None:
 @click.pass_obj
 def main(log_format: LogFormat | None, /, debug: bool) -> None:
     """From a folder of palynology slide scans to fossil counts per genus and depth."""
-    speak(log_format or "text", logging.DEBUG if debug else logging.WARNING)
+    configure_logging(log_format or "text", logging.DEBUG if debug else logging.WARNING)
 
 
 def _optional_int(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -176,7 +176,7 @@ def run(
     from slidepipe.pipeline.progress import Progress
     from slidepipe.pipeline.status import StatusFile
 
-    speak(log_format, logging.DEBUG if ctx.parent and ctx.parent.params.get("debug") else logging.WARNING)
+    configure_logging(log_format, logging.DEBUG if ctx.parent and ctx.parent.params.get("debug") else logging.WARNING)
     logging.getLogger("slidepipe.run").setLevel(logging.INFO)
     settings["plugins"] = [str(path) for path in settings["plugins"]] or None
     loaded = load_config(config, overrides_from_names(settings))

@@ -1,54 +1,53 @@
-"""The one exception tree of slidepipe.
+"""The exceptions of slidepipe, all derived from `SlidepipeError`.
 
-Every message names the file (or setting) that is wrong, says what is wrong with it, and what to do. The command line
-prints it as one line and leaves with exit status 2; a run turns a :class:`SlideError` of one slide into a row of
-``failures.csv`` and goes on with the others.
+A message has three parts: the file or setting, what is wrong with it, and how to fix it. The command line prints it in one line
+and ends with exit status 2. A run records the `SlideError` of a slide in `failures.csv` and continues with the other slides.
 """
 
 
 class SlidepipeError(Exception):
-    """Anything a user can mend: bad input, bad settings, a missing file."""
+    """An error that the user can fix: wrong input or settings, or a missing file."""
 
 
 class SettingsError(SlidepipeError):
-    """A setting is unknown, of the wrong kind, or asks for what the data cannot give."""
+    """A setting is unknown, has the wrong type, or does not suit the data."""
 
 
 class SlideError(SlidepipeError):
-    """One slide cannot be opened or used (the run goes on without it)."""
+    """A slide cannot be opened or used. The run continues without it."""
 
 
 class ResolutionError(SlideError):
-    """A scan's resolution is missing or cannot be right; the user gives it, so the run does not start."""
+    """The resolution of a scan is missing or implausible. The user can give it."""
 
 
 class RegionError(SlideError):
-    """One region of a slide cannot be read (the rest of the slide can)."""
+    """A region of a slide cannot be read. The rest of the slide can."""
 
 
 class WellError(SlidepipeError):
-    """A well folder cannot be taken as it is: no slides, unreadable names, two slides of one id."""
+    """A well cannot be used: it has no slides, names without a depth, or two slides with the same id."""
 
 
 class ReferenceSetError(SlidepipeError):
-    """A reference set cannot be used: empty, unreadable images, a genus with too few images."""
+    """A reference set cannot be used: it is empty, has unreadable images, or too few images of a genus."""
 
 
 class ResultsError(SlidepipeError):
-    """A RESULTS folder is another well's, incomplete, or cannot be written."""
+    """A RESULTS folder belongs to another well, is incomplete, or cannot be written."""
 
 
 class PluginError(SlidepipeError):
-    """A plugin is missing, broken, claimed twice, or breaks its contract."""
+    """A plugin is missing or broken, its name is claimed twice, or it violates its interface."""
 
 
 class WeightsError(SlidepipeError):
-    """Weights are missing, do not fit the network, or are not what they should be."""
+    """Weights are missing, do not fit the network, or have an unexpected checksum."""
 
 
 class ClusterError(SlidepipeError):
-    """The Dask cluster that does the work is gone."""
+    """The Dask cluster of the run is no longer available."""
 
 
 class WorkerDiedError(SlidepipeError):
-    """A piece of work killed every process that was given it."""
+    """A task killed every worker process that ran it."""

@@ -1,4 +1,4 @@
-"""How a run speaks on stderr: a line an event, as text or as JSON."""
+"""Log messages on stderr: one line per event, as text or as JSON."""
 
 import json
 import logging
@@ -11,10 +11,10 @@ LogFormat = Literal["text", "json"]
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``event``, ``message``, and the facts of the event."""
+    """Format a record as one JSON object per line: `time`, `level`, `event`, `message`, and the facts of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line of a record."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -28,18 +28,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Writes lines to stderr, above the progress bars where some are shown."""
+    """Write lines to stderr, above the progress bars if any are shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm = sys.modules.get("tqdm")  # where nothing has imported it, no bars are shown
+        tqdm = sys.modules.get("tqdm")  # if nothing has imported it, no bars are shown
         if tqdm is None:
-            print(self.format(record), file=sys.stderr)  # noqa: T201  # this is where lines go out
+            print(self.format(record), file=sys.stderr)  # noqa: T201  # the only place that prints messages
         else:
             tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
 def wanted_format(arguments: Sequence[str]) -> LogFormat:
-    """The form that a command line asks for, seen before it is parsed: what is wrong with it is told in that form too."""
+    """Return the log format that a command line asks for.
+
+    It is needed before the arguments are parsed, because errors in the arguments are reported in this format too.
+
+    Args:
+        arguments: the arguments of the command line, unparsed.
+    """
     asked = "text"
     for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if option == "--":
@@ -51,8 +57,13 @@ def wanted_format(arguments: Sequence[str]) -> LogFormat:
     return "json" if asked == "json" else "text"
 
 
-def speak(log_format: LogFormat, level: int) -> None:
-    """Let slidepipe tell of its events on stderr: those of ``level`` and above. The last call decides."""
+def configure_logging(log_format: LogFormat, level: int) -> None:
+    """Send log messages to stderr. A later call replaces the settings of an earlier one.
+
+    Args:
+        log_format: "text" or "json".
+        level: lowest level that is shown, for example `logging.WARNING`.
+    """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
         root.removeHandler(handler)
@@ -60,4 +71,4 @@ def speak(log_format: LogFormat, level: int) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter("slidepipe: %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
-    logging.captureWarnings(log_format == "json")  # a warning of a library is a line of the same kind
+    logging.captureWarnings(log_format == "json")  # then warnings of libraries are JSON lines too

@@ -1,4 +1,4 @@
-"""Paths as the workers see them: a folder may be mounted elsewhere on the machines that do the work."""
+"""Paths on worker machines, where a folder may be mounted at another place."""
 
 import dataclasses
 import os
@@ -8,15 +8,22 @@ from typing import Any
 
 
 def absolute(path: Path | str) -> Path:
-    """The path from the root on, without ".."; links stay as they are, as a MIRAX slide's folder lies beside its link."""
+    """Return the absolute path without "..".
+
+    Links are not resolved, because the data folder of a linked MIRAX slide is next to the link.
+    """
     return Path(os.path.abspath(path))  # noqa: PTH100  # resolve would follow links
 
 
 def relocate(value: Any, paths: Mapping[str, str]) -> Any:
-    """``value`` with every path below a folder of ``paths`` told as that folder's other name.
+    """Return `value` with the folders of `paths` replaced in every path.
 
-    Looks into dataclasses, tuples and lists. Where one folder lies in another the inner one decides. A string is a path only if
-    a dataclass says so through a method ``relocated(paths)``.
+    Dataclasses, tuples and lists are searched. If one folder lies in another, the inner one is replaced. Strings are not changed,
+    except by a dataclass with a method `relocated(paths)`.
+
+    Args:
+        value: any value.
+        paths: the folder on the worker machine, by the folder here.
     """
     if not paths:
         return value
@@ -38,7 +45,7 @@ def relocate(value: Any, paths: Mapping[str, str]) -> Any:
 
 
 def relocate_path(path: PurePath, paths: Mapping[str, str]) -> PurePath:
-    """``path`` below the other name of the innermost folder of ``paths`` that it lies in."""
+    """Return `path` with the innermost folder of `paths` that contains it replaced."""
     for here in sorted(paths, key=len, reverse=True):
         if path.is_relative_to(here):
             return Path(paths[here]) / path.relative_to(here)

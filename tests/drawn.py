@@ -1,4 +1,4 @@
-"""Small scans drawn for tests: coloured discs on a pale field, written as real Aperio-style or MIRAX files."""
+"""Small scans for tests: coloured discs on a pale field, written as real Aperio-style or MIRAX files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def svs(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors: Sequen
 def mirax(
     path: Path, image: np.ndarray, offset_tiles: tuple[int, int] = (4, 2), missing: Sequence[tuple[int, int]] = ()
 ) -> Path:
-    """``image`` inside a larger canvas, ``offset_tiles`` from its corner; ``missing`` are tiles of the image not scanned."""
+    """Write `image` inside a larger canvas, `offset_tiles` from its corner; the tiles `missing` are not scanned."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = image.shape[0] // 256, image.shape[1] // 256
     grid = (columns + 2 * offset_tiles[0], rows + 2 * offset_tiles[1])
@@ -54,7 +54,7 @@ def mirax(
 
 
 def reference(folder: Path, count: int = 24) -> Path:
-    """Crops of amber, brown and green discs as three genera: amberina, brunella, viridia."""
+    """Write a reference set of amber, brown and green discs: the genera amberina, brunella and viridia."""
     rng = np.random.default_rng(11)
     for genus, colour in (("amberina", AMBER), ("brunella", BROWN), ("viridia", GREEN)):
         (folder / genus).mkdir(parents=True, exist_ok=True)

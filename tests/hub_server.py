@@ -1,4 +1,4 @@
-"""A small HTTP server that speaks the hub's resolve URLs, for tests of the download path."""
+"""A small HTTP server with the download URLs of the hub, for tests of downloads."""
 
 import hashlib
 import threading
@@ -12,14 +12,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """What the server serves and what it was asked for.
+    """The content of the server, and the requests that it received.
 
     Attributes:
-        url: where it listens.
-        files: (repository, file) to content.
-        sent: content to send instead, with a content length of its own (a proxy that cut the file short).
-        cut: files whose connection closes after half the promised bytes.
-        etags: ETag to claim instead of the content's SHA-256.
+        url: its address.
+        files: content by (repository, file).
+        sent: content to send instead, with its own content length, as from a proxy that truncates files.
+        cut: files whose connection closes after half of the announced bytes.
+        etags: ETag to send instead of the content's SHA-256.
         requests: "METHOD path", in order.
     """
 
@@ -66,7 +66,7 @@ def running() -> Iterator[Hub]:
                 self.close_connection = True
 
         def log_message(self, *args):
-            """Say nothing: the tests' output is not its place."""
+            """Log nothing, to keep the output of the tests clean."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"

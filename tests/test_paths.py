@@ -22,13 +22,13 @@ class Outer:
     pixels: np.ndarray
 
 
-def test_every_path_below_a_folder_is_told_as_the_workers_see_it() -> None:
+def test_relocate_every_path_below_a_folder() -> None:
     pixels = np.zeros(3)
     value = Outer(
         Inner(Path("/mnt/scans/a.svs"), "/mnt/scans/a.svs"), (Path("/mnt/scans"), Path("/mnt/scanset/b")), pixels
     )
     moved = relocate(value, {"/mnt/scans": "/data"})
-    assert moved.inner == Inner(Path("/data/a.svs"), "/mnt/scans/a.svs")  # a name that looks like a path is no path
+    assert moved.inner == Inner(Path("/data/a.svs"), "/mnt/scans/a.svs")  # a name that looks like a path is not one
     assert moved.more == (Path("/data"), Path("/mnt/scanset/b"))
     assert moved.pixels is pixels
     assert relocate(value, {}) is value
