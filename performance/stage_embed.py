@@ -171,7 +171,7 @@ def measure(scale: Scale) -> Measured:
     waiting = at_once(waiting_loop, [(jpegs, 256)] * cores, scale.repeats)
     figures = {
         "crops_a_process": len(jpegs),
-        "views": ORIENTATIONS,
+        "orientations": ORIENTATIONS,
         "images": images,
         "bare_loop": vars(loop),
         "bare": vars(bare),

@@ -35,12 +35,12 @@ def test_relocate_every_path_below_a_folder() -> None:
     assert relocate(value, {"/elsewhere": "/x"}) is value
 
 
-def test_the_inner_folder_decides() -> None:
+def test_inner_folder_is_replaced() -> None:
     paths = {"/a": "/outer", "/a/b": "/inner"}
     assert relocate([Path("/a/c"), Path("/a/b/c")], paths) == [Path("/outer/c"), Path("/inner/c")]
 
 
-def test_a_plugin_s_files_move_too() -> None:
+def test_relocate_plugin_files() -> None:
     spec = PluginSpec(
         "yolo:/a/net.onnx", '{"classes": "/a/names.txt", "limit": 3}', Path("/a/w.pth"), (Path("/a/p.py"),), "d"
     )
@@ -50,6 +50,6 @@ def test_a_plugin_s_files_move_too() -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=4))
-def test_there_and_back_is_the_same_path(parts: list[str]) -> None:
+def test_relocate_there_and_back(parts: list[str]) -> None:
     path = Path("/here", *parts)
     assert relocate(relocate(path, {"/here": "/there"}), {"/there": "/here"}) == path
