@@ -1,1 +1,1 @@
-"""A small well with known truth: its generator, its slides and its reference crops."""
+"""A small drawn well with known counts: its generator, its slides and its reference crops."""

@@ -1,7 +1,7 @@
-"""Print a run's counts beside the known truth: ``python sample_slides/compare.py RESULTS``.
+"""Print the counts of a run next to the true counts: `python sample_slides/compare.py RESULTS`.
 
-Leaves with exit status 1 where a genus is more than 10 % off over the well (one specimen of grace), or where more than 5 % of the
-debris was counted as a fossil.
+The exit status is 1 if the count of a genus in the well differs by more than 10 % and by more than one specimen, or if more than
+5 % of the debris was counted as a fossil.
 """
 
 import argparse
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box (4,) with others (N, 4)."""
+    """Return the intersection over union of one box (4,) with others (N, 4): float64 (N,)."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     shared = width.clip(0) * height.clip(0)
@@ -24,7 +24,7 @@ def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def debris_counted(objects: pd.DataFrame, truth: pd.DataFrame) -> tuple[int, int]:
-    """Debris that was detected, and how much of it was accepted as a genus."""
+    """Return how many pieces of debris were detected, and how many of them were accepted as a genus."""
     sides = ["x0", "y0", "x1", "y1"]
     detected = accepted = 0
     for slide, found in objects.groupby("slide_id"):
@@ -40,7 +40,7 @@ def debris_counted(objects: pd.DataFrame, truth: pd.DataFrame) -> tuple[int, int
 
 
 def main() -> int:
-    """Compare and print."""
+    """Print the comparison, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     results = parser.parse_args().results

@@ -1,6 +1,6 @@
-"""Draws what a palynological slide is mostly made of: wood, black particles, amorphous matter, cuticle, specks.
+"""Draw the debris on a palynological slide: wood, black particles, amorphous matter, cuticle and specks.
 
-Each function takes a random generator and a size in micrometres (the long side, roughly).
+Each function takes a random generator and the approximate length of the long side in micrometres.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sample_slides.sheet import Points, Sheet, inside, line, mesh, smooth_polygo
 
 
 def _shard(rng: np.random.Generator, size_um: float, slenderness: float) -> Points:
-    """An angular outline (N, 2): a convex polygon with flat faces, now and then a notch."""
+    """An angular outline (N, 2): a convex polygon with flat faces, sometimes with a notch."""
     count = int(rng.integers(4, 8))
     angles = np.sort((np.arange(count) + rng.uniform(-0.38, 0.38, count)) * 2 * np.pi / count)
     radii = rng.uniform(0.7, 1.0, count)
@@ -65,7 +65,7 @@ def amorphous_matter(rng: np.random.Generator, size_um: float) -> Specimen:
 
 
 def cuticle(rng: np.random.Generator, size_um: float) -> Specimen:
-    """Leaf cuticle: a thin pale sheet with the brick-like print of cells, torn all round."""
+    """Leaf cuticle: a thin pale sheet with the brick-like print of cells, torn on all sides."""
     s = Sheet(0.62 * size_um, rng, warp_um=1.5)
     count = int(rng.integers(7, 12))
     angles = np.sort((np.arange(count) + rng.uniform(-0.4, 0.4, count)) * 2 * np.pi / count)
@@ -105,7 +105,7 @@ DEBRIS: dict[str, tuple[Callable[[np.random.Generator, float], Specimen], float,
 
 
 def draw_debris(rng: np.random.Generator) -> Specimen:
-    """One piece of debris of a random kind; small ones are more frequent than large ones."""
+    """Draw one piece of debris of a random kind. Small pieces are more frequent than large ones."""
     kinds = list(DEBRIS)
     draw, _, (small, large) = DEBRIS[kinds[rng.choice(len(kinds), p=[DEBRIS[kind][1] for kind in kinds])]]
     return draw(rng, small * (large / small) ** rng.random())

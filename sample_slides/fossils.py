@@ -1,7 +1,7 @@
-"""Draws palynomorphs: nine genera, every specimen with its own size, shade, folds, deformation and turn.
+"""Draw palynomorphs of nine genera. Each specimen has its own size, shade, folds, deformation and orientation.
 
-Each function takes a random generator and returns a :class:`~sample_slides.optics.Specimen`. Lengths are micrometres.
-The shapes follow how palynologists describe the genera; nothing is traced from a photograph.
+Each function takes a random generator and returns a `sample_slides.optics.Specimen`. Lengths are in micrometres. The shapes
+follow published descriptions of the genera; nothing is traced from a photograph.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def inaperturopollenites(rng: np.random.Generator) -> Specimen:
     bulge = 1 + rng.uniform(-0.1, 0.35) * np.sin(np.clip((s.u - apex) / (1.6 * radius), 0, 1) * np.pi)
     lip = (np.abs(mouth_angle) - gape * bulge) * np.maximum(
         np.hypot(s.u - apex, s.v), 0.5
-    )  # um from the lip, > 0 in the wall
+    )  # distance from the lip in um, above 0 in the wall
     wall = inside(np.maximum(r - outline, -lip))
     depth = rng.uniform(0.5, 0.85)
     s.thickness += depth * wall * (0.8 + 0.25 * shell(r / outline, 0.1)) * (1 + 0.05 * grain(s.shape, 0.8, rng))
@@ -197,7 +197,7 @@ def palaeocystodinium(rng: np.random.Generator) -> Specimen:
     body = np.hypot(s.u / (0.55 * half), v / (0.86 * width)) - 1
     body_um = (body * 0.8 * width).astype(np.float32)
     s.thickness += depth * (0.5 * inside(body_um) + 0.75 * line(body_um + 0.4, 0.8))
-    if rng.random() < 0.7:  # the spur beside the antapical horn
+    if rng.random() < 0.7:  # the spur next to the antapical horn
         t, off, length = s.along((0.56 * half, 0.3 * width), (0.7 * half, 0.62 * width))
         s.thickness += (
             depth * 1.2 * np.exp(-((off / 0.9) ** 2)) * np.clip(t * length, 0, 1) * np.clip((1 - t) * length, 0, 1)
@@ -309,4 +309,4 @@ FOSSILS: dict[str, Callable[[np.random.Generator], Specimen]] = {
         tasmanites,
     )
 }
-"""One drawing function a genus."""
+"""One drawing function per genus."""

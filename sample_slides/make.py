@@ -1,7 +1,7 @@
-"""Makes the sample well: ``python -m sample_slides.make [--out FOLDER]``.
+"""Draw the sample well: `python -m sample_slides.make [--out FOLDER]`.
 
-The same version of numpy, scipy, scikit-image and Pillow gives the same bytes every time. The committed slides were
-written by this script; nothing in them comes from a real slide.
+The same versions of numpy, scipy, scikit-image and Pillow give the same bytes every time. This script wrote the slides in the
+repository; nothing in them comes from a real slide.
 """
 
 import argparse
@@ -21,21 +21,21 @@ from sample_slides.scanfiles import encode_jpeg, image_tiles, write_mirax, write
 
 SEED = 20261124
 TILE_PX = 256
-GAP_PX = 28  # objects stand at least 7 um apart, unless they are drawn as a clump
+GAP_PX = 28  # objects are at least 7 um apart, unless they are drawn as a clump
 SLIDE_QUALITY = 80
 SLIDE_LIGHT_SPREAD = 0.5  # one well is scanned on one scanner; reference crops come from many
 REFERENCES_PER_GENUS = 56
 REFERENCE_LONG_SIDE_PX = 256
 REFERENCE_MARGIN = 0.1  # of the long side, on each side
-BOX_PLAY_PX = 6  # nobody, and no detector, draws a box to the pixel
-BACKGROUND = (232, 228, 224)  # what a MIRAX viewer paints where the scanner never looked
+BOX_PLAY_PX = 6  # neither people nor detectors draw boxes exact to the pixel
+BACKGROUND = (232, 228, 224)  # colour that a MIRAX viewer shows where nothing was scanned
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """What one slide shows.
+    """The content of one slide.
 
     Attributes:
         name: file name with suffix, below the well.
@@ -45,7 +45,7 @@ class SlidePlan:
         cut: genera of extra specimens that the scan's edge cuts.
         canvas: columns and rows of tiles of the whole canvas.
         scan: first column, first row, columns and rows of the scanned part.
-        gaps: tiles of the scanned part (column, row in it) that the scanner left out.
+        gaps: tiles of the scanned part (column, row in it) that were not scanned.
     """
 
     name: str
@@ -58,7 +58,7 @@ class SlidePlan:
     gaps: tuple[tuple[int, int], ...] = ()
 
     def scanned(self) -> BoolArray:
-        """Which tiles of the canvas were scanned: bool (rows, columns)."""
+        """Return which tiles of the canvas were scanned: bool (rows, columns)."""
         column, row, columns, rows = self.scan
         tiles = np.zeros((self.canvas[1], self.canvas[0]), bool)
         tiles[row : row + rows, column : column + columns] = True
@@ -183,7 +183,7 @@ class TruthRow:
 
 @dataclass
 class Group:
-    """What is placed as one: a specimen, or specimens that touch."""
+    """A specimen, or specimens that touch, placed together."""
 
     density: FloatArray
     members: list[tuple[str, Box]] = field(default_factory=list)
@@ -191,13 +191,13 @@ class Group:
 
     @property
     def box(self) -> Box:
-        """Box round all members, in pixels of ``density``."""
+        """The box around all members, in pixels of `density`."""
         boxes = np.array([box for _, box in self.members])
         return int(boxes[:, 0].min()), int(boxes[:, 1].min()), int(boxes[:, 2].max()), int(boxes[:, 3].max())
 
 
 def visible(density: FloatArray) -> BoolArray:
-    """Pixels that look darker than the field: bool (H, W) of float32 (H, W, 3)."""
+    """Return the pixels darker than the field: bool (H, W) of float32 (H, W, 3)."""
     result: BoolArray = density[..., 1:].max(axis=-1) > VISIBLE_DENSITY
     return result
 
@@ -228,7 +228,7 @@ def touching(first: tuple[str, Specimen], second: tuple[str, Specimen], rng: np.
 
 
 def draw_groups(plan: SlidePlan, seed: Sequence[int]) -> list[Group]:
-    """Draw everything that stands on a slide, each specimen from its own random stream."""
+    """Draw all objects of a slide, each from its own random stream."""
     count = 0
 
     def stream() -> np.random.Generator:
@@ -261,7 +261,7 @@ def place(groups: list[Group], scanned: BoolArray, rng: np.random.Generator) -> 
 
     Args:
         groups: what to place.
-        scanned: bool (H, W), pixels of the canvas that the scanner saw.
+        scanned: bool (H, W), pixels of the canvas that were scanned.
         rng: draws the places.
 
     Returns:
@@ -273,7 +273,7 @@ def place(groups: list[Group], scanned: BoolArray, rng: np.random.Generator) -> 
     taken: list[Box] = []
     places: dict[int, tuple[int, int]] = {}
     rows, columns = np.nonzero(scanned.any(axis=1))[0], np.nonzero(scanned.any(axis=0))[0]
-    # The cut ones have the fewest places, then the largest.
+    # Cut specimens have the fewest possible places, then large ones.
     order = sorted(range(len(groups)), key=lambda i: (not groups[i].cut, -groups[i].density.size))
     for i in order:
         box = groups[i].box
@@ -299,12 +299,12 @@ def place(groups: list[Group], scanned: BoolArray, rng: np.random.Generator) -> 
 
 
 def slide_id(plan: SlidePlan) -> str:
-    """The path below the well without its suffix."""
+    """Return the path below the well without its suffix."""
     return plan.name.rsplit(".", 1)[0]
 
 
 def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRow]:
-    """Draw one slide, write it below ``well``, and return what stands on it."""
+    """Draw one slide, write it below ``well``, and return its objects."""
     tiles = plan.scanned()
     scanned = np.kron(tiles, np.ones((TILE_PX, TILE_PX), bool))
     rng = np.random.default_rng([*seed, 0])
@@ -319,7 +319,7 @@ def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRo
         clump += len(group.members) > 1
         for genus, box in group.members:
             spot = (x + box[0], y + box[1], x + box[2], y + box[3])
-            if group.cut:  # what is left of it
+            if group.cut:  # the box of the visible part
                 left, top, right, bottom = visible_box(visible(part) & scanned[y0:y1, x0:x1])
                 spot = (x0 + left, y0 + top, x0 + right, y0 + bottom)
             rows.append(TruthRow(slide_id(plan), genus, spot, clump if len(group.members) > 1 else 0, group.cut))
@@ -337,7 +337,7 @@ def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRo
 def make_reference(genus: str, seed: Sequence[int]) -> Image.Image:
     """Draw one reference crop: a specimen with a margin, through the same light, lens and JPEG as the slides.
 
-    The long side is at most ``REFERENCE_LONG_SIDE_PX``; a smaller specimen keeps its own pixels, as a crop from a slide does.
+    The long side is at most `REFERENCE_LONG_SIDE_PX`. A smaller specimen is not enlarged, like a crop from a slide.
     """
     rng = np.random.default_rng(seed)
     fossil = FOSSILS[genus](rng)
@@ -354,7 +354,7 @@ def make_reference(genus: str, seed: Sequence[int]) -> Image.Image:
 
 
 def write_truth(out: Path, rows: list[TruthRow]) -> None:
-    """Write ``truth.csv`` (an object a row) and ``truth_counts.csv`` (a sample a row, whole specimens only)."""
+    """Write `truth.csv` (one row per object) and `truth_counts.csv` (one row per sample, whole specimens only)."""
     with (out / "truth.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["slide", "genus", "x0", "y0", "x1", "y1", "clump", "cut"])
@@ -370,9 +370,11 @@ def write_truth(out: Path, rows: list[TruthRow]) -> None:
 
 
 def main() -> None:
-    """Write well, reference crops and truth."""
+    """Write the well, the reference crops and the truth."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="output folder [default: the folder of this script]"
+    )
     out: Path = parser.parse_args().out
     plans = [plan for sample in SAMPLES for plan in sample.slides]
     rows = []

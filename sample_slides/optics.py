@@ -1,7 +1,7 @@
-"""What the microscope does: absorbing matter on a lit field, seen through a lens.
+"""Model of the microscope: absorbing matter on a lit field, seen through a lens.
 
-Everything drawn is an optical density, float32 (H, W, 3) at ``MPP`` micrometres a pixel. Light that passes is
-field * 10 ** -density (Beer-Lambert), which is why thick amber turns brown, as in a real slide.
+All drawings are optical densities, float32 (H, W, 3) at `MPP` micrometres per pixel. The transmitted light is
+field * 10 ** -density (Beer-Lambert law). Thick amber matter therefore looks brown, as on a real slide.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 VISIBLE_DENSITY = 0.045
-"""A pixel belongs to an object where its blue or green density passes this (10 % darker than the field)."""
+"""A pixel belongs to an object if its blue or green density is above this value (10 % darker than the field)."""
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """One object as the lens shows it, cut to its box.
+    """One object as the lens shows it, cut out with its box.
 
     Attributes:
         density: float32 (H, W, 3), optical density, margin included.
@@ -40,7 +40,7 @@ class Specimen:
 def grain(shape: tuple[int, int], sigma_um: float, rng: np.random.Generator) -> FloatArray:
     """Smooth noise, float32 of ``shape``, mean 0 and standard deviation 1, with detail of about ``sigma_um``."""
     sigma_px = sigma_um / MPP
-    step = max(1, int(sigma_px / 2))  # coarse noise is drawn small and enlarged: the same picture, far faster
+    step = max(1, int(sigma_px / 2))  # coarse noise is drawn small and enlarged, which is much faster
     small = (shape[0] // step + 4, shape[1] // step + 4)
     noise = ndimage.gaussian_filter(rng.standard_normal(small).astype(np.float32), sigma_px / step, mode="wrap")
     if step > 1:
@@ -51,7 +51,7 @@ def grain(shape: tuple[int, int], sigma_um: float, rng: np.random.Generator) -> 
 
 
 def specimen(thickness: FloatArray, pigment: tuple[float, float, float], rng: np.random.Generator) -> Specimen:
-    """Look at drawn matter through the lens.
+    """Return drawn matter as the lens shows it.
 
     Args:
         thickness: float32 (H, W), density in the channel whose pigment is 1; wide empty margin all round.
@@ -60,7 +60,7 @@ def specimen(thickness: FloatArray, pigment: tuple[float, float, float], rng: np
     """
     colour = np.asarray(pigment, np.float32)
     sharp = ndimage.gaussian_filter(thickness, rng.uniform(0.9, 1.5))
-    # Light bent at a steep edge is missing inside it and found again just outside: the bright rim of real specimens.
+    # A steep edge bends light from its inside to just outside: this is the bright rim of real specimens.
     rim = 0.22 * (sharp - ndimage.gaussian_filter(sharp, 1.6 / MPP))
     density = sharp[..., None] * colour + np.clip(rim, -0.035, 0.12)[..., None] * np.array([0.8, 0.9, 1.0], np.float32)
     visible = density[..., 1:].max(axis=-1) > VISIBLE_DENSITY
@@ -72,7 +72,7 @@ def specimen(thickness: FloatArray, pigment: tuple[float, float, float], rng: np
 
 
 def visible_box(visible: BoolArray) -> tuple[int, int, int, int]:
-    """Box x0, y0, x1, y1 (half-open) of the True pixels of bool (H, W), without stray ones of less than 12 pixels."""
+    """Return the box x0, y0, x1, y1 (half-open) of the True pixels of bool (H, W), without pieces below 12 pixels."""
     labels, _ = ndimage.label(visible, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -82,7 +82,7 @@ def visible_box(visible: BoolArray) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Light:
-    """How one scan is lit.
+    """The light of one scan.
 
     Attributes:
         colour: field colour, sRGB 0 to 255.
@@ -98,7 +98,7 @@ class Light:
 
 
 def draw_light(rng: np.random.Generator, spread: float = 1.0) -> Light:
-    """Draw the light of one scan; ``spread`` scales how far scans differ."""
+    """Return random light for one scan. `spread` scales the differences between scans."""
     grey, red, green, blue, slope_x, slope_y = spread * rng.uniform(-1, 1, 6)
     colour = (226 + 4 * grey + 1.5 + 1.5 * red, 226 + 4 * grey - 3 + 2 * green, 226 + 4 * grey - 7 + 3 * blue)
     return Light(colour, (0.015 * slope_x, 0.015 * slope_y), rng.uniform(0.005, 0.02), 1.1)
@@ -107,7 +107,7 @@ def draw_light(rng: np.random.Generator, spread: float = 1.0) -> Light:
 def expose(
     density: FloatArray, light: Light, rng: np.random.Generator, window: tuple[float, float, float] = (0.0, 0.0, 1.0)
 ) -> UInt8Array:
-    """Photograph a density: uint8 (H, W, 3) sRGB.
+    """Return the photograph of a density: uint8 (H, W, 3) sRGB.
 
     Args:
         density: float32 (H, W, 3).
@@ -118,7 +118,7 @@ def expose(
     height, width = density.shape[:2]
     x = (2 * (window[0] + window[2] * np.linspace(0, 1, width, dtype=np.float32)) - 1)[None, :]
     picture = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, 512):  # in bands: a whole scan in float would take a gigabyte
+    for top in range(0, height, 512):  # in bands, because a whole scan as float would take a gigabyte
         rows = slice(top, min(top + 512, height))
         y = (2 * (window[1] + window[2] * np.arange(rows.start, rows.stop, dtype=np.float32) / height) - 1)[:, None]
         level = 1 + light.slope[0] * x + light.slope[1] * y - light.vignette * (x * x + y * y) / 2

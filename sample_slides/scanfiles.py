@@ -1,7 +1,7 @@
-"""Writes whole-slide scans that OpenSlide opens: Aperio-style TIFF (``.svs``) and MIRAX (``.mrxs`` + folder).
+"""Write whole-slide scans that OpenSlide opens: Aperio-style TIFF (`.svs`) and MIRAX (`.mrxs` and folder).
 
-Both writers ask a callable for one encoded JPEG tile after another and never hold the slide, so a scan of any size can
-be written. Tiles with the same bytes are stored once and pointed at from every place they stand.
+Both writers call a function for one encoded JPEG tile after another and never hold the whole slide, so they can write scans of
+any size. Tiles with the same bytes are stored once.
 """
 
 import configparser
@@ -20,7 +20,7 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 Tiles = Callable[[int, int, int], bytes | None]
-"""(level, column, row) -> one JPEG of tile_px x tile_px pixels, or None where the scanner never looked."""
+"""(level, column, row) -> one JPEG of tile_px x tile_px pixels, or None where nothing was scanned."""
 
 _SHORT, _LONG, _ASCII, _LONG8 = 3, 4, 2, 16
 _TYPE_BYTES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _LONG8: 8}
@@ -37,7 +37,7 @@ def encode_jpeg(rgb: UInt8Array, quality: int = 80) -> bytes:
 
 
 def shrink(rgb: UInt8Array, factor: int) -> UInt8Array:
-    """Average whole ``factor`` x ``factor`` squares of uint8 (H, W, 3); a rest at the right and below is dropped."""
+    """Average whole ``factor`` x ``factor`` squares of uint8 (H, W, 3); the rest at the right and the bottom is dropped."""
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
     squares = rgb[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
     mean: npt.NDArray[np.float32] = squares.mean(axis=(1, 3), dtype=np.float32)
@@ -86,7 +86,7 @@ def image_tiles(
 
 
 class _Blobs:
-    """Appends blobs to an open file, each distinct one once."""
+    """Append blobs to an open file, each distinct blob once."""
 
     def __init__(self, file: BinaryIO, tile_px: int) -> None:
         self._file = file
@@ -95,7 +95,7 @@ class _Blobs:
         self.subsampling: tuple[int, int] | None = None
 
     def place(self, jpeg: bytes) -> tuple[int, int]:
-        """Offset and length of ``jpeg`` in the file, written unless it is there already."""
+        """Return offset and length of `jpeg` in the file, which is written if it is new."""
         digest = hashlib.blake2b(jpeg, digest_size=16).digest()
         if digest not in self._placed:
             width, height, subsampling = jpeg_frame(jpeg)
@@ -110,7 +110,11 @@ class _Blobs:
 
 
 def jpeg_frame(jpeg: bytes) -> tuple[int, int, tuple[int, int]]:
-    """Width, height and chroma subsampling (x, y) from a JPEG's frame header; ValueError if there is none."""
+    """Return width, height and chroma subsampling (x, y) from the frame header of a JPEG.
+
+    Raises:
+        ValueError: there is no frame header.
+    """
     at = 2
     while jpeg[:2] == b"\xff\xd8" and at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
         marker, length = struct.unpack_from(">BH", jpeg, at + 1)
@@ -140,14 +144,14 @@ def write_svs(
         size: width and height of level 0 in pixels; level i has ``size // factors[i]``.
         tiles: gives every tile, padded to the full tile at the right and below. It must not return None: a TIFF has no
             unscanned tiles.
-        mpp: micrometres a pixel of level 0; None writes a scan without it.
+        mpp: micrometres per level-0 pixel; None writes a scan without resolution.
         factors: downsample of each level, the first 1.
         tile_px: side of the tiles, a multiple of 16.
         objective: magnification.
-        big: BigTIFF, for files that may pass 4 GiB.
+        big: write BigTIFF, for files that may be larger than 4 GiB.
 
     Raises:
-        ValueError: the tiles do not fit what was asked for, or the file passes 4 GiB without ``big``.
+        ValueError: the tiles do not match the arguments, or the file is larger than 4 GiB without `big`.
     """
     if tile_px % 16 or factors[0] != 1:
         raise ValueError("tile_px must be a multiple of 16 and factors must start with 1")
@@ -244,17 +248,17 @@ def write_mirax(
     fill: tuple[int, int, int] = (255, 255, 255),
     data_file_bytes: int = 2**30,
 ) -> None:
-    """Write a MIRAX scan: the empty file ``path`` and, beside it, the folder of the same name without ``.mrxs``.
+    """Write a MIRAX scan: the empty file `path` and, next to it, the folder of the same name without `.mrxs`.
 
-    Layout after openslide.org/formats/mirax: overlap 0, one image a camera position, position buffer present, so that
-    tiles that were not scanned have alpha 0 at every level.
+    The layout follows https://openslide.org/formats/mirax/: overlap 0, one image per camera position, and a position buffer, so
+    that tiles that were not scanned have alpha 0 at every level.
 
     Args:
         path: ends in ``.mrxs``.
         grid: columns and rows of level-0 tiles on the whole canvas.
         tiles: gives every tile. A tile of level i covers ``factors[i]`` x ``factors[i]`` level-0 tiles; it should be
             None where none of them was scanned.
-        mpp: micrometres a pixel of level 0.
+        mpp: micrometres per level-0 pixel.
         factors: downsample of each level, powers of two, the first 1.
         tile_px: side of the tiles, a multiple of the largest factor.
         objective: magnification.
@@ -262,7 +266,7 @@ def write_mirax(
         data_file_bytes: a data file that reaches this size is followed by another one (offsets are 31 bits).
 
     Raises:
-        ValueError: the tiles do not fit what was asked for.
+        ValueError: the tiles do not match the arguments.
     """
     if path.suffix != ".mrxs":
         raise ValueError(f"{path}: the name of a MIRAX scan ends in .mrxs")
@@ -308,7 +312,7 @@ class _DataFiles:
     def _open_next(self) -> None:
         self._file = (self._folder / f"Data{self.count:04d}.dat").open("wb")
         self._file.write(b"01.02" + self._slide_id.encode() + f"{self.count:03d}".encode() + b"\0" * 256)
-        # What an earlier file holds is stored again when it is met again: a repeat costs one copy a gibibyte.
+        # A tile in an earlier file is stored again when it is repeated: this costs one copy per gibibyte.
         self._blobs = _Blobs(self._file, self._tile_px)
         self.count += 1
 
@@ -324,13 +328,13 @@ class _DataFiles:
             self._open_next()
 
     def place(self, jpeg: bytes) -> tuple[int, int, int]:
-        """Offset, length and file number of an image."""
+        """Return offset, length and file number of an image, which is written if it is new."""
         self._room()
         offset, length = self._blobs.place(jpeg)
         return offset, length, self.count - 1
 
     def append(self, blob: bytes) -> tuple[int, int, int]:
-        """Offset, length and file number of a blob that is no image."""
+        """Append a blob that is not an image, and return its offset, length and file number."""
         self._room()
         offset = self._file.tell()
         if offset + len(blob) > _INT32_MAX:

@@ -1,4 +1,4 @@
-"""What specimens are drawn with: a turned and warped sheet in micrometres; lines, balls, nets, polygons."""
+"""Drawing tools for specimens: a rotated and warped sheet in micrometres; lines, balls, nets and polygons."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class Sheet:
-    """A square of the slide with its own turned, squeezed and slightly warped frame, in micrometres.
+    """A square of the slide with its own rotated, squeezed and slightly warped coordinates, in micrometres.
 
     Attributes:
         u, v: float32 (H, W), the specimen's own coordinates of every pixel.
@@ -43,11 +43,11 @@ class Sheet:
         self.thickness: FloatArray = np.zeros(self.shape, np.float32)
 
     def polar(self, cu: float = 0.0, cv: float = 0.0) -> tuple[FloatArray, FloatArray]:
-        """Distance from a point, and angle about it."""
+        """Return the distance from a point (um) and the angle around it (radians)."""
         return np.hypot(self.u - cu, self.v - cv), np.arctan2(self.v - cv, self.u - cu)
 
     def outline(self, points: Points) -> FloatArray:
-        """Distance to a closed polygon (N, 2), um, negative inside."""
+        """Return the distance to a closed polygon (N, 2) in um, negative inside."""
         scale = 128 / np.abs(points).max()  # the polygon fills the middle half, so distances outside are known too
         corners = (points * scale + 256)[:, ::-1]
         mask = polygon2mask((513, 513), corners)
@@ -58,7 +58,7 @@ class Sheet:
         return result
 
     def along(self, start: npt.ArrayLike, end: npt.ArrayLike) -> tuple[FloatArray, FloatArray, float]:
-        """Position along the segment (0 to 1, beyond it below and above), distance to its line, and length in um."""
+        """Return the position along a segment (0 to 1 on it), the distance to its line in um, and its length in um."""
         a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
         length = float(np.hypot(*(b - a))) + 1e-6
         du, dv = (b - a) / length
@@ -66,7 +66,7 @@ class Sheet:
         return t, np.abs((self.v - a[1]) * du - (self.u - a[0]) * dv), length
 
     def stroke(self, points: Points, width_um: float) -> FloatArray:
-        """A soft line through points (N, 2), 1 on its middle."""
+        """Return a blurred line through points (N, 2), 1 at its centre: float32 (H, W)."""
         line = np.zeros(self.shape, np.float32)
         for a, b in pairwise(points):
             t, across, length = self.along(a, b)
@@ -88,7 +88,7 @@ class Sheet:
             self.thickness += strength * inside * (self.stroke(points, width) + 0.3 * self.stroke(points, 3.5 * width))
 
     def litter(self, radius_um: float) -> None:
-        """Let a few small dark grains stick to the specimen, as they do."""
+        """Add a few small dark grains that stick to the specimen."""
         for _ in range(int(self.rng.integers(0, 4))):
             distance, angle = radius_um * self.rng.random() ** 0.5, self.rng.uniform(0, 2 * np.pi)
             r, _ = self.polar(distance * np.cos(angle), distance * np.sin(angle))
@@ -97,26 +97,26 @@ class Sheet:
             )
 
     def seen(self, pigment: tuple[float, float, float]) -> Specimen:
-        """The specimen under the lens, pigment varied a little."""
+        """Return the specimen as the microscope shows it, with slightly varied pigment."""
         shade = self.rng.normal(0, 1, 2)
         red, green = pigment[0] * (1 + 0.06 * shade[0]), pigment[1] * (1 + 0.04 * shade[1])
         return specimen(np.maximum(self.thickness, 0), (red, green, pigment[2]), self.rng)
 
 
 def inside(distance: Floats, edge_um: float = 0.5) -> FloatArray:
-    """1 inside, 0 outside, with a soft edge."""
+    """Return 1 inside and 0 outside, with a blurred edge."""
     result: FloatArray = np.clip(0.5 - distance / edge_um, 0, 1)
     return result
 
 
 def line(distance: Floats, width_um: float) -> FloatArray:
-    """A soft line where ``distance`` is 0."""
+    """Return a blurred line where `distance` is 0."""
     result: FloatArray = np.exp(-((distance / width_um) ** 2))
     return result
 
 
 def shell(share: FloatArray, wall: float) -> FloatArray:
-    """Light path through a flattened hollow ball, 1 in the middle; ``share`` is distance over radius, 0 to 1."""
+    """Return the light path through a flattened hollow ball, 1 in the middle. `share` is distance over radius, 0 to 1."""
     inner = 1 - wall
     path = np.sqrt(np.clip(1 - share**2, 0, None)) - np.sqrt(np.clip(inner**2 - share**2, 0, None))
     result: FloatArray = (path / wall) ** 0.7
@@ -124,7 +124,7 @@ def shell(share: FloatArray, wall: float) -> FloatArray:
 
 
 def wavy_radius(angle: FloatArray, radius_um: float, rng: np.random.Generator, waviness: float = 0.02) -> FloatArray:
-    """A radius that varies slowly with the angle."""
+    """Return a radius in um that varies slowly with the angle."""
     radius = np.full_like(angle, 1.0)
     for order in range(2, 6):
         radius += waviness * rng.normal() / (order - 1) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
@@ -132,7 +132,7 @@ def wavy_radius(angle: FloatArray, radius_um: float, rng: np.random.Generator, w
 
 
 def ball_directions(count: int, rng: np.random.Generator, jitter: float = 0.12) -> Points:
-    """Directions (count, 3) spread evenly over the ball (a jittered, turned Fibonacci lattice)."""
+    """Return directions (count, 3) spread evenly over the ball (a jittered, rotated Fibonacci lattice)."""
     i = np.arange(count) + 0.5
     z, angle = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
     flat = np.sqrt(1 - z * z)
@@ -153,7 +153,7 @@ def smooth_polygon(points: npt.ArrayLike, rounds: int = 2) -> Points:
 
 
 def mesh(u: FloatArray, v: FloatArray, cell_um: float, rng: np.random.Generator) -> FloatArray:
-    """Distance to the nearest wall of a net of irregular cells of about ``cell_um``, in um."""
+    """Return the distance in um to the nearest wall of a net of irregular cells of about `cell_um`."""
     reach = float(max(np.abs(u).max(), np.abs(v).max())) + cell_um
     ticks = np.arange(-reach, reach, cell_um)
     seeds = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
@@ -163,7 +163,7 @@ def mesh(u: FloatArray, v: FloatArray, cell_um: float, rng: np.random.Generator)
 
 
 def wall_distance(points: FloatArray, seeds: Points) -> FloatArray:
-    """Half the difference between the distances to the nearest two seeds: 0 on the walls between their cells.
+    """Return half the difference between the distances to the nearest two seeds: 0 on the walls between their cells.
 
     Args:
         points: float32 (H, W, D).

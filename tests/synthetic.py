@@ -85,7 +85,7 @@ def make_well(
             failures.append([slide.slide_id, "open", "", f"{slide.slide_id}: cannot be opened"])
             continue
         if status == "partial":
-            failures.append([slide.slide_id, "detect", "0,0 4096x4096", "a tile cannot be read"])
+            failures.append([slide.slide_id, "detect", "0,0,4096,4096", "a tile cannot be read"])
         chance = weights * np.exp(-(((number / max(samples - 1, 1) - middles) / widths) ** 2))
         drawn = _drawn(rng, names, chance, 0 if status == "barren" else objects, objects // 3)
         table = _write_slide(folder, slide, drawn, names, centres, rng)

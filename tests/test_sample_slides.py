@@ -1,4 +1,4 @@
-"""The sample well is what its truth says, and the scan writers write what OpenSlide reads."""
+"""Tests of the sample well against its truth, and of the scan writers against OpenSlide."""
 
 import csv
 from collections import Counter
@@ -42,7 +42,7 @@ def read(scan: openslide.OpenSlide, level: int) -> npt.NDArray[np.int64]:
     return np.asarray(scan.read_region((0, 0), level, scan.level_dimensions[level])).astype(np.int64)
 
 
-def test_slides_open_with_scale_levels_and_size(slide: tuple[make.SlidePlan, openslide.OpenSlide]) -> None:
+def test_slide_properties(slide: tuple[make.SlidePlan, openslide.OpenSlide]) -> None:
     plan, scan = slide
     assert float(scan.properties["openslide.mpp-x"]) == float(scan.properties["openslide.mpp-y"]) == 0.25
     assert scan.level_downsamples == pytest.approx((1, 4, 16))
@@ -50,7 +50,7 @@ def test_slides_open_with_scale_levels_and_size(slide: tuple[make.SlidePlan, ope
     assert scan.properties["openslide.vendor"] == ("mirax" if plan.name.endswith(".mrxs") else "aperio")
 
 
-def test_bounds_and_alpha_follow_what_was_scanned(slide: tuple[make.SlidePlan, openslide.OpenSlide]) -> None:
+def test_bounds_and_alpha(slide: tuple[make.SlidePlan, openslide.OpenSlide]) -> None:
     plan, scan = slide
     alpha = read(scan, 2)[..., 3]
     assert np.array_equal(alpha == 255, np.kron(plan.scanned(), np.ones((16, 16), bool)))
@@ -61,7 +61,7 @@ def test_bounds_and_alpha_follow_what_was_scanned(slide: tuple[make.SlidePlan, o
         assert (alpha == 0).any()
 
 
-def test_truth_boxes_lie_in_the_scan_and_hold_something_dark(
+def test_truth_boxes_hold_objects(
     slide: tuple[make.SlidePlan, openslide.OpenSlide],
 ) -> None:
     plan, scan = slide
@@ -82,18 +82,18 @@ def test_truth_boxes_lie_in_the_scan_and_hold_something_dark(
 def test_truth_boxes_fit_tightly(slide: tuple[make.SlidePlan, openslide.OpenSlide]) -> None:
     plan, scan = slide
     rows = [row for row in truth() if row["slide"] == make.slide_id(plan) and row["clump"] == "0" and row["cut"] == "0"]
-    rows = [row for row in rows if row["genus"] != "debris"]  # a flake of amorphous matter fades out, it has no edge
+    rows = [row for row in rows if row["genus"] != "debris"]  # a flake of amorphous matter has no sharp edge
     for row in rows[:: len(rows) // 12]:
         x0, y0, x1, y1 = box_of(row)
         around = np.asarray(scan.read_region((x0 - 20, y0 - 20), 0, (x1 - x0 + 40, y1 - y0 + 40))).astype(int)
         dark = around[..., 2] < np.median(around[:8, :, 2]) - 16
         ys, xs = np.nonzero(dark)
-        # JPEG and the object's soft edge leave a few pixels of play
+        # JPEG and the blurred edge of the object change the box by a few pixels
         found = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         assert np.abs(np.subtract(found, (20, 20, 20 + x1 - x0, 20 + y1 - y0))).max() <= 6
 
 
-def test_objects_keep_apart_unless_they_are_a_clump() -> None:
+def test_only_clumps_touch() -> None:
     rows = truth()
     for plan in PLANS:
         here = [row for row in rows if row["slide"] == make.slide_id(plan)]
@@ -107,7 +107,7 @@ def test_objects_keep_apart_unless_they_are_a_clump() -> None:
         assert sorted(clumps.values()) == [2] * len(plan.clumps)
 
 
-def test_truth_counts_are_the_whole_specimens_of_truth() -> None:
+def test_truth_counts() -> None:
     with (FOLDER / "truth_counts.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["depth_m"]) for row in table] == sorted(sample.depth_m for sample in make.SAMPLES)
@@ -120,7 +120,7 @@ def test_truth_counts_are_the_whole_specimens_of_truth() -> None:
         assert 20 <= sum(int(row[genus]) for row in table) <= 35
 
 
-def test_every_genus_has_its_reference_crops() -> None:
+def test_reference_crops() -> None:
     assert {path.name for path in (FOLDER / "reference").iterdir()} == set(FOSSILS)
     for genus in FOSSILS:
         crops = sorted((FOLDER / "reference" / genus).glob("*.jpg"))
@@ -129,13 +129,13 @@ def test_every_genus_has_its_reference_crops() -> None:
             assert 100 < max(crop.size) <= 256
 
 
-def test_size_of_everything() -> None:
+def test_folder_size() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in files) < 12e6
 
 
 @pytest.mark.parametrize("suffix", [".svs", ".mrxs"])
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+def test_same_seed_same_bytes(tmp_path: Path, suffix: str) -> None:
     plan = make.SlidePlan(
         f"1/6407_6-5 900 mDC{suffix}",
         {"inaperturopollenites": 2, "deltoidospora": 1},
@@ -155,13 +155,13 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None
     assert [row.clump for row in made[0][0]] == [1, 1, 0, 0, 0]
 
 
-def test_a_reference_crop_is_a_dark_object_on_a_pale_field() -> None:
+def test_reference_crop_pixels() -> None:
     crop = np.asarray(make.make_reference("tasmanites", (3,))).astype(int)
     assert crop[:4].min() > 190
     assert crop[crop.shape[0] // 2, crop.shape[1] // 2].max() < 190
 
 
-def test_a_crowded_slide_is_refused(tmp_path: Path) -> None:
+def test_crowded_slide_error(tmp_path: Path) -> None:
     plan = replace(
         PLANS[0], fossils={"deltoidospora": 12}, debris=0, clumps=(), cut=(), canvas=(2, 2), scan=(0, 0, 2, 2)
     )
@@ -173,14 +173,14 @@ def test_a_crowded_slide_is_refused(tmp_path: Path) -> None:
 
 
 def squares(columns: int, rows: int, side_px: int = 64) -> npt.NDArray[np.uint8]:
-    """Plain squares, so that JPEG at quality 100 keeps them to the grey level."""
+    """Return squares of one colour each: JPEG at quality 100 keeps their colours."""
     colours = np.random.default_rng(0).integers(40, 250, (rows, columns, 3), dtype=np.uint8)
     return np.kron(colours, np.ones((side_px, side_px, 1), np.uint8))
 
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("size", [(768, 512), (700, 389)])
-def test_svs_keeps_every_pixel_in_its_place(tmp_path: Path, size: tuple[int, int], big: bool) -> None:
+def test_svs_pixels(tmp_path: Path, size: tuple[int, int], big: bool) -> None:
     image = squares(12, 8)
     write_svs(tmp_path / "a.svs", size, image_tiles(image, quality=100), big=big)
     with openslide.OpenSlide(tmp_path / "a.svs") as scan:
@@ -194,19 +194,19 @@ def test_svs_keeps_every_pixel_in_its_place(tmp_path: Path, size: tuple[int, int
             assert np.abs(seen[..., :3] - expected).max() <= 4  # a pixel out of place would differ by tens
 
 
-def test_svs_without_scale(tmp_path: Path) -> None:
+def test_svs_without_resolution(tmp_path: Path) -> None:
     write_svs(tmp_path / "a.svs", (256, 256), image_tiles(squares(4, 4)), mpp=None, factors=(1,))
     with openslide.OpenSlide(tmp_path / "a.svs") as scan:
         assert "openslide.mpp-x" not in scan.properties
 
 
 @pytest.mark.parametrize("factors", [(1,), (1, 2, 4, 8), (1, 4, 16)])
-def test_mirax_keeps_every_pixel_in_its_place(tmp_path: Path, factors: tuple[int, ...]) -> None:
+def test_mirax_pixels(tmp_path: Path, factors: tuple[int, ...]) -> None:
     image = squares(28, 20)
     scanned = np.ones((5, 7), bool)
     scanned[0], scanned[:, 0], scanned[2, 3] = False, False, False
     served = image_tiles(image, factors=factors, quality=100, scanned=scanned, fill=FILL)
-    # so small a limit that every tile begins a data file of its own
+    # the limit is so small that every tile starts a new data file
     write_mirax(tmp_path / "a.mrxs", (7, 5), served, factors=factors, fill=FILL, mpp=0.2425, data_file_bytes=300)
     with openslide.OpenSlide(tmp_path / "a.mrxs") as scan:
         bounds = [int(scan.properties[f"openslide.bounds-{key}"]) for key in ("x", "y", "width", "height")]
@@ -232,7 +232,7 @@ def test_mirax_with_a_single_tile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["svs", "mrxs"])
-def test_a_tile_that_repeats_is_stored_once(tmp_path: Path, kind: str) -> None:
+def test_repeated_tile_is_stored_once(tmp_path: Path, kind: str) -> None:
     jpeg = encode_jpeg(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))
     path = tmp_path / f"a.{kind}"
     if kind == "svs":
@@ -246,7 +246,7 @@ def test_a_tile_that_repeats_is_stored_once(tmp_path: Path, kind: str) -> None:
         assert np.array_equal(np.asarray(last), np.asarray(scan.read_region((0, 0), 0, (256, 256))))
 
 
-def test_the_writers_refuse_what_does_not_fit(tmp_path: Path) -> None:
+def test_writer_errors(tmp_path: Path) -> None:
     small = encode_jpeg(np.zeros((128, 256, 3), np.uint8))
     with pytest.raises(ValueError, match="256 x 128 px"):
         write_svs(tmp_path / "a.svs", (256, 256), lambda level, column, row: small)
@@ -260,7 +260,7 @@ def test_the_writers_refuse_what_does_not_fit(tmp_path: Path) -> None:
         write_mirax(tmp_path / "a.mrxs", (1, 1), lambda level, column, row: None, factors=(1, 3))
 
 
-def test_jpeg_frame_reads_size_and_subsampling() -> None:
+def test_jpeg_frame() -> None:
     image = np.zeros((48, 80, 3), np.uint8)
     assert jpeg_frame(encode_jpeg(image, 80)) == (80, 48, (2, 2))
     assert jpeg_frame(encode_jpeg(image, 95)) == (80, 48, (1, 1))
