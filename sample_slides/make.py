@@ -41,7 +41,7 @@ class SlidePlan:
         name: file name with suffix, below the well.
         fossils: how many whole specimens of each genus.
         debris: how many pieces of debris.
-        clumps: pairs of genera that touch; they are part of ``fossils``.
+        clumps: pairs of genera that touch; they are part of `fossils`.
         cut: genera of extra specimens that the scan's edge cuts.
         canvas: columns and rows of tiles of the whole canvas.
         scan: first column, first row, columns and rows of the scanned part.
@@ -172,7 +172,7 @@ SAMPLES = (
 
 @dataclass(frozen=True)
 class TruthRow:
-    """One object: slide, genus or ``debris``, box (level-0 px of the canvas), clump (0: alone), cut by the edge."""
+    """One object: slide, genus or `debris`, box (level-0 px of the canvas), clump (0: alone), cut by the edge."""
 
     slide: str
     genus: str
@@ -304,7 +304,7 @@ def slide_id(plan: SlidePlan) -> str:
 
 
 def make_slide(well: Path, plan: SlidePlan, seed: Sequence[int]) -> list[TruthRow]:
-    """Draw one slide, write it below ``well``, and return its objects."""
+    """Draw one slide, write it below `well`, and return its objects."""
     tiles = plan.scanned()
     scanned = np.kron(tiles, np.ones((TILE_PX, TILE_PX), bool))
     rng = np.random.default_rng([*seed, 0])

@@ -25,7 +25,7 @@ class Specimen:
 
     Attributes:
         density: float32 (H, W, 3), optical density, margin included.
-        box: x0, y0, x1, y1, half-open pixels of ``density``: the visible object, without the margin.
+        box: x0, y0, x1, y1, half-open pixels of `density`: the visible object, without the margin.
     """
 
     density: FloatArray
@@ -38,7 +38,7 @@ class Specimen:
 
 
 def grain(shape: tuple[int, int], sigma_um: float, rng: np.random.Generator) -> FloatArray:
-    """Smooth noise, float32 of ``shape``, mean 0 and standard deviation 1, with detail of about ``sigma_um``."""
+    """Smooth noise, float32 of `shape`, mean 0 and standard deviation 1, with detail of about `sigma_um`."""
     sigma_px = sigma_um / MPP
     step = max(1, int(sigma_px / 2))  # coarse noise is drawn small and enlarged, which is much faster
     small = (shape[0] // step + 4, shape[1] // step + 4)
@@ -113,7 +113,7 @@ def expose(
         density: float32 (H, W, 3).
         light: how the scan is lit.
         rng: draws the noise.
-        window: left, top and side of this picture as shares of the scan that ``light`` describes.
+        window: left, top and side of this picture as shares of the scan that `light` describes.
     """
     height, width = density.shape[:2]
     x = (2 * (window[0] + window[2] * np.linspace(0, 1, width, dtype=np.float32)) - 1)[None, :]

@@ -37,7 +37,7 @@ def encode_jpeg(rgb: UInt8Array, quality: int = 80) -> bytes:
 
 
 def shrink(rgb: UInt8Array, factor: int) -> UInt8Array:
-    """Average whole ``factor`` x ``factor`` squares of uint8 (H, W, 3); the rest at the right and the bottom is dropped."""
+    """Average whole `factor` x `factor` squares of uint8 (H, W, 3); the rest at the right and the bottom is dropped."""
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
     squares = rgb[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
     mean: npt.NDArray[np.float32] = squares.mean(axis=(1, 3), dtype=np.float32)
@@ -140,8 +140,8 @@ def write_svs(
     """Write an Aperio-style pyramidal TIFF of JPEG tiles.
 
     Args:
-        path: the file, by custom ``.svs``.
-        size: width and height of level 0 in pixels; level i has ``size // factors[i]``.
+        path: the file, by custom `.svs`.
+        size: width and height of level 0 in pixels; level i has `size // factors[i]`.
         tiles: gives every tile, padded to the full tile at the right and below. It must not return None: a TIFF has no
             unscanned tiles.
         mpp: micrometres per level-0 pixel; None writes a scan without resolution.
@@ -213,7 +213,7 @@ def _tiff_entries(
 
 
 def _write_directory(file: BinaryIO, entries: list[_Entry], link: int, big: bool) -> int:
-    """Append one image directory, point ``link`` at it, and return where it keeps its own link."""
+    """Append one image directory, point `link` at it, and return where it keeps its own link."""
     head, word, inline = ("<Q", "Q", 8) if big else ("<H", "I", 4)
     records = b""
     for tag, kind, values in entries:
@@ -254,9 +254,9 @@ def write_mirax(
     that tiles that were not scanned have alpha 0 at every level.
 
     Args:
-        path: ends in ``.mrxs``.
+        path: ends in `.mrxs`.
         grid: columns and rows of level-0 tiles on the whole canvas.
-        tiles: gives every tile. A tile of level i covers ``factors[i]`` x ``factors[i]`` level-0 tiles; it should be
+        tiles: gives every tile. A tile of level i covers `factors[i]` x `factors[i]` level-0 tiles; it should be
             None where none of them was scanned.
         mpp: micrometres per level-0 pixel.
         factors: downsample of each level, powers of two, the first 1.

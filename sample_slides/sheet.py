@@ -75,7 +75,7 @@ class Sheet:
         return line
 
     def folds(self, radius_um: float, count: int, strength: float, inside: FloatArray) -> None:
-        """Add ``count`` curved folds within ``radius_um``: a dark line with a thinner shadow on one side."""
+        """Add `count` curved folds within `radius_um`: a dark line with a thinner shadow on one side."""
         for _ in range(count):
             angle, bend = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(-0.5, 0.5)
             offset, half = self.rng.uniform(-0.55, 0.55) * radius_um, self.rng.uniform(0.35, 0.7) * radius_um
@@ -144,7 +144,7 @@ def ball_directions(count: int, rng: np.random.Generator, jitter: float = 0.12) 
 
 
 def smooth_polygon(points: npt.ArrayLike, rounds: int = 2) -> Points:
-    """Cut the corners of a closed polygon (Chaikin), ``rounds`` times."""
+    """Cut the corners of a closed polygon (Chaikin), `rounds` times."""
     polygon = np.asarray(points, float)
     for _ in range(rounds):
         after = np.roll(polygon, -1, axis=0)

@@ -46,7 +46,7 @@ def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
 
 
 def close(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Close gaps narrower than twice the radius. A pixel depends on pixels up to 2 * ``radius_px`` away."""
+    """Close gaps narrower than twice the radius. A pixel depends on pixels up to 2 * `radius_px` away."""
     if len(mask) <= 2 * _STRIP_PX:
         return ~dilate(~dilate(mask, radius_px), radius_px)
     # One strip at a time, with the rows that it depends on, so that the data stays in the processor cache.
@@ -74,7 +74,7 @@ def fill_holes(mask: BoolArray) -> BoolArray:
 
 
 def framed(mask: BoolArray, width_px: int) -> BoolArray:
-    """Return the mask with a border of False. ``np.pad`` does the same, but takes longer than most operations on a small mask."""
+    """Return the mask with a border of False. `np.pad` does the same, but takes longer than most operations on a small mask."""
     out = np.zeros((mask.shape[0] + 2 * width_px, mask.shape[1] + 2 * width_px), np.bool_)
     out[width_px : width_px + mask.shape[0], width_px : width_px + mask.shape[1]] = mask
     return out
@@ -150,13 +150,13 @@ def largest_piece(mask: BoolArray) -> BoolArray:
 
 
 def surroundings(mask: BoolArray, near_px: int, far_px: int) -> BoolArray:
-    """Return the ring between the distances ``near_px`` and ``far_px`` from a mask."""
+    """Return the ring between the distances `near_px` and `far_px` from a mask."""
     grown = dilate(mask, near_px)
     return dilate(grown, far_px - near_px) & ~grown
 
 
 def is_thin(mask: BoolArray, least_share: float) -> bool:
-    """Return whether the radius of the largest disc in a mask is below ``least_share`` of the longer side of the array."""
+    """Return whether the radius of the largest disc in a mask is below `least_share` of the longer side of the array."""
     longest = max(mask.shape)
     if np.count_nonzero(mask) > 0.3 * longest * longest:  # a mask that fills this much of a square is not thin
         return False
@@ -164,7 +164,7 @@ def is_thin(mask: BoolArray, least_share: float) -> bool:
 
 
 def _is_solid_amid(mask: BoolArray, radius_px: int, longest_px: float) -> bool:
-    """Return whether the middle of a mask is so solid that an opening cannot remove a part longer than ``longest_px``."""
+    """Return whether the middle of a mask is so solid that an opening cannot remove a part longer than `longest_px`."""
     height, width = mask.shape
     top, left = height // 2 - radius_px, width // 2 - radius_px
     bottom, right = top + 2 * radius_px + 1, left + 2 * radius_px + 1
@@ -174,9 +174,9 @@ def _is_solid_amid(mask: BoolArray, radius_px: int, longest_px: float) -> bool:
 
 
 def without_tail(mask: BoolArray, place: Place, radius_px: int, longest_px: float) -> tuple[BoolArray, Place]:
-    """Remove thin lines that extend the box of a mask by more than ``longest_px`` on one side.
+    """Remove thin lines that extend the box of a mask by more than `longest_px` on one side.
 
-    A line is thin if an opening by ``radius_px`` removes it. Shorter tails are kept: they are horns and processes of fossils.
+    A line is thin if an opening by `radius_px` removes it. Shorter tails are kept: they are horns and processes of fossils.
 
     Args:
         mask: bool (H, W).

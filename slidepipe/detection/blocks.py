@@ -136,7 +136,7 @@ def plan_grid(meta: SlideMeta, mpp: float) -> Grid:
 def plan_blocks(grid: Grid, detector: Detector, core_px: int) -> list[Block]:
     """Divide the grid into blocks. Every pixel of the grid lies in the core of exactly one block.
 
-    Windows start at multiples of the detector's ``align_px``. They extend beyond the grid by at most one such step, because the
+    Windows start at multiples of the detector's `align_px`. They extend beyond the grid by at most one such step, because the
     pixels outside the grid are not scanned.
 
     Args:

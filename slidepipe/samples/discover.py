@@ -1,7 +1,7 @@
 """Find the slides of a well, and the sample (well, depth, type) that each was made from.
 
-A scan is named after its sample: ``6407_6-5 1430.43 mC.mrxs`` is well 6407/6-5, 1430.43 m, a core chip. A name that cannot be
-read is an error. A ``samples.csv`` in the well's folder gives what the names do not (see `slidepipe.samples.samples_csv`).
+A scan is named after its sample: `6407_6-5 1430.43 mC.mrxs` is well 6407/6-5, 1430.43 m, a core chip. A name that cannot be
+read is an error. A `samples.csv` in the well's folder gives what the names do not (see `slidepipe.samples.samples_csv`).
 """
 
 import os
@@ -53,12 +53,12 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
     """Return the slides of a well, sorted by slide id.
 
     Args:
-        source: A folder, which is searched with its subfolders and may contain a ``samples.csv``; one slide; or a text file
+        source: A folder, which is searched with its subfolders and may contain a `samples.csv`; one slide; or a text file
             with one path per line.
-        mpp: Micrometres per level-0 pixel of all slides. A value in ``samples.csv`` takes precedence.
+        mpp: Micrometres per level-0 pixel of all slides. A value in `samples.csv` takes precedence.
 
     Raises:
-        WellError: No slide is found, a name cannot be read, two slides have the same id, or ``samples.csv`` is not valid.
+        WellError: No slide is found, a name cannot be read, two slides have the same id, or `samples.csv` is not valid.
     """
     if not source.exists():
         raise WellError(
@@ -80,7 +80,7 @@ def discover(source: Path, mpp: float | None = None) -> list[WellSlide]:
 
 
 def describe(folder: Path, paths: Sequence[Path], mpp: float | None = None) -> list[WellSlide]:
-    """Return slides that are no longer in a well's folder, as their names and the present ``samples.csv`` describe them.
+    """Return slides that are no longer in a well's folder, as their names and the present `samples.csv` describe them.
 
     Args:
         folder: The folder of the well.
@@ -100,7 +100,7 @@ def describe(folder: Path, paths: Sequence[Path], mpp: float | None = None) -> l
 def _describe_all(
     source: Path, root: Path, paths: Sequence[Path], rows: Mapping[str, SampleRow], mpp: float | None
 ) -> list[WellSlide]:
-    """Return the slides at ``paths`` that are not excluded, with ids below ``root``."""
+    """Return the slides at `paths` that are not excluded, with ids below `root`."""
     samples_file = root / SAMPLES_FILE
     slides: dict[str, WellSlide] = {}
     unnamed: list[Path] = []

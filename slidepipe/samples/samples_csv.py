@@ -1,7 +1,7 @@
-"""Read ``samples.csv``, an optional file in a well's folder with facts that the names of the scans do not give.
+"""Read `samples.csv`, an optional file in a well's folder with facts that the names of the scans do not give.
 
-Its columns are ``slide`` (the path below the well, with or without suffix), ``well``, ``depth_m``, ``sample_type``, ``mpp``,
-``exclude``, and the four of the marker spores. An empty cell leaves the fact as the name of the scan gives it.
+Its columns are `slide` (the path below the well, with or without suffix), `well`, `depth_m`, `sample_type`, `mpp`,
+`exclude`, and the four of the marker spores. An empty cell leaves the fact as the name of the scan gives it.
 """
 
 import csv
@@ -23,7 +23,7 @@ _TRUE, _FALSE = frozenset({"1", "true", "yes", "y", "x"}), frozenset({"", "0", "
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One row of ``samples.csv``.
+    """One row of `samples.csv`.
 
     Attributes:
         place: File and line of the row, for messages.
@@ -129,7 +129,7 @@ class SampleRow:
 
 
 def read_samples_csv(path: Path) -> dict[str, SampleRow]:
-    """Return the rows of a ``samples.csv`` by the slide they name; no rows where the file does not exist.
+    """Return the rows of a `samples.csv` by the slide they name; no rows where the file does not exist.
 
     Raises:
         WellError: The file cannot be read, has an unknown column, or names a slide twice.
@@ -156,7 +156,7 @@ def check_spikes(slides: Iterable[WellSlide], path: Path) -> None:
 
     Args:
         slides: The slides of the well.
-        path: The ``samples.csv``, for the message.
+        path: The `samples.csv`, for the message.
 
     Raises:
         WellError: Two slides of one sample have different marker spores.

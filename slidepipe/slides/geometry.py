@@ -29,7 +29,7 @@ class Box:
     y1: int
 
     def __str__(self) -> str:
-        """Return "x0,y0,x1,y1", the form in ``failures.csv`` and in stored attributes."""
+        """Return "x0,y0,x1,y1", the form in `failures.csv` and in stored attributes."""
         return f"{self.x0},{self.y0},{self.x1},{self.y1}"
 
     @classmethod
@@ -138,7 +138,7 @@ class SlideMeta:
 
 
 def check_mpp(mpp: float, source: str) -> float:
-    """Return ``mpp`` if a microscope scan can have this resolution.
+    """Return `mpp` if a microscope scan can have this resolution.
 
     Args:
         mpp: Micrometres per pixel.

@@ -26,7 +26,7 @@ _checked_files: set[tuple[Path, str]] = set()
 
 
 def cached_slide(path: Path, mpp: float | None = None, identity: str = "") -> SlideReader:
-    """Return the calling thread's open slide for ``path``.
+    """Return the calling thread's open slide for `path`.
 
     It is opened at first use. The thread keeps the two slides that it used last and closes older ones.
 

@@ -1,7 +1,7 @@
 """MIRAX scans: which files belong to one, and whether its header is plausible.
 
 The header is checked before OpenSlide opens the scan, for two reasons. OpenSlide allocates memory by some numbers of
-``Slidedat.ini`` and of the index, and ends the process where it gets none. And it searches for tiles up to the farthest stored
+`Slidedat.ini` and of the index, and ends the process where it gets none. And it searches for tiles up to the farthest stored
 position, so one damaged position makes every read take minutes, or never end.
 
 File format: https://openslide.org/formats/mirax/.
@@ -46,7 +46,7 @@ def is_mirax(path: Path) -> bool:
 
 
 def data_files(path: Path) -> list[Path]:
-    """Return the files in the data folder of the MIRAX scan ``path``, sorted.
+    """Return the files in the data folder of the MIRAX scan `path`, sorted.
 
     Raises:
         OSError: The folder cannot be listed.
@@ -55,7 +55,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def slide_of_folder(folder: Path) -> Path | None:
-    """Return the MIRAX scan whose data a folder holds, even if the ``.mrxs`` file is missing; None for any other folder."""
+    """Return the MIRAX scan whose data a folder holds, even if the `.mrxs` file is missing; None for any other folder."""
     slide = folder.with_name(folder.name + _SUFFIX)
     # os.path.exists, because Path.exists raises an error for a folder without permission.
     is_data = slide.exists() or os.path.exists(folder / "Slidedat.ini")  # noqa: PTH110
@@ -63,7 +63,7 @@ def slide_of_folder(folder: Path) -> Path | None:
 
 
 def check_mirax(path: Path) -> None:
-    """Check the header and the tile positions of the MIRAX scan ``path``. OpenSlide itself reports any other damage.
+    """Check the header and the tile positions of the MIRAX scan `path`. OpenSlide itself reports any other damage.
 
     Raises:
         SlideError: The data folder is missing, or a number is not possible.

@@ -1,8 +1,8 @@
 """Slide readers: the class that opens the scans of a format, and the registry of all readers.
 
 OpenSlide is the built-in reader. Another format is one class that derives from `SlideReader`, in an installed package with an
-entry point in the group ``slidepipe.readers`` or in a file given with ``--plugin``. The whole program then works with its
-files: discovery in a well's folder, ``slidepipe info``, detection, crops and the viewer.
+entry point in the group `slidepipe.readers` or in a file given with `--plugin`. The whole program then works with its
+files: discovery in a well's folder, `slidepipe info`, detection, crops and the viewer.
 """
 
 import functools
@@ -41,11 +41,11 @@ class SlideReader(ABC):
     """
 
     name: ClassVar[str]
-    """Name of the reader, as in ``slidepipe plugins list``."""
+    """Name of the reader, as in `slidepipe plugins list`."""
     version: ClassVar[str] = ""
     """Changes when the reader returns other pixels for the same file; stored results are then computed again."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    """Suffixes of the files that name a slide, in lower case with the dot: ``frozenset({".svs"})``."""
+    """Suffixes of the files that name a slide, in lower case with the dot: `frozenset({".svs"})`."""
 
     meta: SlideMeta
     """Metadata of the scan, set by the constructor."""
@@ -60,7 +60,7 @@ class SlideReader(ABC):
 
         Raises:
             SlideError: The file is not a slide, or parts of it are missing.
-            ResolutionError: The file has no usable resolution and ``mpp`` is not given.
+            ResolutionError: The file has no usable resolution and `mpp` is not given.
         """
 
     @classmethod
@@ -74,7 +74,7 @@ class SlideReader(ABC):
 
     @classmethod
     def files_of(cls, path: Path) -> list[Path]:
-        """Return all files of the slide ``path``, in a fixed order. The default is the file alone.
+        """Return all files of the slide `path`, in a fixed order. The default is the file alone.
 
         Raises:
             OSError: A folder of the slide cannot be listed.
@@ -91,14 +91,14 @@ class SlideReader(ABC):
         """Read a rectangle of one level.
 
         Args:
-            level: The level, one of ``meta.levels``.
+            level: The level, one of `meta.levels`.
             x: Left edge in pixels of that level. It may lie outside the slide, where nothing is scanned.
             y: Top edge in pixels of that level.
             width: Width in pixels of that level.
             height: Height in pixels of that level.
 
         Returns:
-            uint8 (height, width, 3) sRGB, with unscanned pixels in ``meta.background``, and bool (height, width), True where
+            uint8 (height, width, 3) sRGB, with unscanned pixels in `meta.background`, and bool (height, width), True where
             the slide was scanned.
 
         Raises:
@@ -131,7 +131,7 @@ def list_readers() -> tuple[type[SlideReader], ...]:
 
 @functools.lru_cache(maxsize=1)
 def _import_readers(registered: tuple[str, ...]) -> tuple[type[SlideReader], ...]:
-    # ``registered`` is the key of the cache: a plugin file that is registered later adds its readers.
+    # `registered` is the key of the cache: a plugin file that is registered later adds its readers.
     readers: list[type[SlideReader]] = []
     for name in sorted(
         {info.name for info in plugins.list_plugins("reader")}, key=lambda name: (name == BUILT_IN, name)
@@ -157,7 +157,7 @@ def slide_suffixes() -> list[str]:
 
 
 def is_slide(path: Path) -> bool:
-    """Return whether a reader claims the file or folder ``path``. The file is not opened by the built-in reader."""
+    """Return whether a reader claims the file or folder `path`. The file is not opened by the built-in reader."""
     return any(reader.can_read(path) for reader in list_readers())
 
 
@@ -168,7 +168,7 @@ def slide_of_folder(folder: Path) -> Path | None:
 
 
 def find_reader(path: Path) -> type[SlideReader]:
-    """Return the reader that opens ``path``.
+    """Return the reader that opens `path`.
 
     A third-party reader that claims the file goes before the built-in one. The built-in reader opens what nobody claims.
 
@@ -198,7 +198,7 @@ def open_slide(path: Path, mpp: float | None = None) -> SlideReader:
 
     Raises:
         SlideError: The file is not a slide, or parts of it are missing.
-        ResolutionError: The scan has no usable resolution and ``mpp`` is not given.
+        ResolutionError: The scan has no usable resolution and `mpp` is not given.
     """
     reader = find_reader(path)
     try:

@@ -99,7 +99,7 @@ def components(mask: BoolArray) -> Components:
 
 
 def _roots(count: int, one: Indices, other: Indices) -> Indices:
-    """Return, for each of ``count`` nodes of a graph, the lowest node that it is connected to.
+    """Return, for each of `count` nodes of a graph, the lowest node that it is connected to.
 
     Args:
         count: Number of nodes.

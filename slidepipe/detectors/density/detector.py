@@ -113,7 +113,7 @@ class _Component:
     Attributes:
         place: Its rows and columns in the window.
         mask: bool, its pixels.
-        filled: bool, its pixels with holes filled; the same array as ``mask`` if there are no holes.
+        filled: bool, its pixels with holes filled; the same array as `mask` if there are no holes.
         level: The level at which it was found: 0, or the number of a stricter level.
     """
 
@@ -168,7 +168,7 @@ class DensityDetector(Detector):
         return self.detect_owned(region, (0, 0, region.scanned.shape[1], region.scanned.shape[0]))
 
     def detect_owned(self, region: Region, core: tuple[int, int, int, int]) -> Detections:
-        """Find the objects of a region whose owner point lies in ``core``. Other objects may be missing from the result.
+        """Find the objects of a region whose owner point lies in `core`. Other objects may be missing from the result.
 
         Args:
             region: The pixels.
@@ -398,7 +398,7 @@ def _centre(place: Place) -> tuple[float, float]:
 
 
 def _percentile(values: Int16Array, percent: float) -> float:
-    """Return exactly ``np.percentile(values, percent)``, faster: for a few hundred values numpy mostly spends time on checks."""
+    """Return exactly `np.percentile(values, percent)`, faster: for a few hundred values numpy mostly spends time on checks."""
     position = (len(values) - 1) * (percent / 100)
     low = math.floor(position)
     high = min(low + 1, len(values) - 1)

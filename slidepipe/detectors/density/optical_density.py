@@ -114,13 +114,13 @@ def background_of(grey: UInt8Array, scanned: BoolArray) -> Int16Array:
 
 
 def _cells(image: Int16Array, side: int) -> Int16Array:
-    """Divide (H, W) into squares of ``side`` pixels: (H / side, W / side, side * side)."""
+    """Divide (H, W) into squares of `side` pixels: (H / side, W / side, side * side)."""
     rows, columns = image.shape[0] // side, image.shape[1] // side
     return image.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows, columns, side * side)
 
 
 def _rank(values: Int16Array, percent: int, least: int) -> Int16Array:
-    """Return the percentile (nearest rank) of the known values along the last axis; -1 if fewer than ``least`` are known."""
+    """Return the percentile (nearest rank) of the known values along the last axis; -1 if fewer than `least` are known."""
     ordered = np.sort(values, axis=-1)  # unknown values are -1, so they come first
     unknown = (ordered == UNKNOWN).sum(axis=-1)
     known = values.shape[-1] - unknown

@@ -20,7 +20,7 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
     """Split one connected mask without holes into objects.
 
     The distance to the border has a peak in the middle of every bulge. Two neighbouring bulges are two objects if the neck
-    between them is narrower than ``neck_ratio`` times the smaller bulge. A bulge must contain a disc of ``least_radius_px``, or
+    between them is narrower than `neck_ratio` times the smaller bulge. A bulge must contain a disc of `least_radius_px`, or
     be slender and long. The distances are measured in the dense pixels, because pale fringes that two neighbours share would
     hide the neck. A pale object has few dense pixels; its whole mask is used.
 
@@ -68,9 +68,9 @@ def split_touching(mask: BoolArray, dense: BoolArray, least_radius_px: float, ne
 def _may_split(squared: Int32Array, is_peak: BoolArray, wide_px: float) -> bool:
     """Return whether there can be a neck between two of the peaks. Most objects have none, and need no watershed.
 
-    Consider the pixels at least ``wide_px`` from the border. If all peaks lie in one connected piece of them, then for any
+    Consider the pixels at least `wide_px` from the border. If all peaks lie in one connected piece of them, then for any
     division of the basins into two groups, two basins of different groups touch inside this piece, at a neck at least that
-    wide. ``wide_px`` is ``neck_ratio`` times the largest bulge, so the neck is too wide to split, and the groups are merged.
+    wide. `wide_px` is `neck_ratio` times the largest bulge, so the neck is too wide to split, and the groups are merged.
     """
     wide = squared >= wide_px**2 * (1 + 1e-9)  # allows for the rounding of the ratio
     if (is_peak & ~wide).any():
