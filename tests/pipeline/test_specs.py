@@ -11,13 +11,16 @@ from slidepipe.config import parse_config
 from slidepipe.pipeline import fingerprints, flow
 from slidepipe.pipeline.engine import Engine
 from slidepipe.pipeline.specs import embed_spec
+from slidepipe.plugins import creation
 
 WEIGHTED = """
 import numpy as np
 from pydantic import BaseModel
 
+from slidepipe.interfaces import Backbone
 
-class Weighted:
+
+class Weighted(Backbone):
     name = "weighted"
     dim = 6
     input_px = 32
@@ -58,7 +61,7 @@ def test_plugins_built_and_hashed_once_per_run(
     """A run of three slides builds each backbone once before work starts and hashes its weights once in all."""
     built, hashed = Counter[str](), Counter[str]()
     before_work: list[Counter[str]] = []
-    build, file_sha256, start = plugins.build, fingerprints.file_sha256, flow.start_engine
+    build, file_sha256, start = creation.build, fingerprints.file_sha256, flow.start_engine
 
     def count_build(kind: plugins.Kind, name: str, *others: Any, **keywords: Any) -> Any:
         built[f"{kind} {name}"] += 1
@@ -72,7 +75,7 @@ def test_plugins_built_and_hashed_once_per_run(
         before_work.append(built.copy())
         return start(*arguments)
 
-    monkeypatch.setattr(plugins, "build", count_build)
+    monkeypatch.setattr(creation, "build", count_build)
     monkeypatch.setattr(fingerprints, "file_sha256", count_hash)
     monkeypatch.setattr(flow, "start_engine", note_builds)
     run = parse_config(weighted, "test")
