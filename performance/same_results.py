@@ -1,93 +1,118 @@
-"""Check that two checkouts give the same results: `python performance/same_results.py BEFORE AFTER [--resume]`.
+"""Check that another commit gives the same results: `python performance/same_results.py COMMIT [--well DIR REFERENCE ...]`.
 
-Each checkout needs a virtual environment in `.venv` in which it is installed. Both run on the sample well and on every well given
-by `--well`; the sha256 of `objects.parquet` and of every CSV is compared. With `--resume`, AFTER also runs on a copy of the
-RESULTS that BEFORE wrote, and no `zarr.json` of a stage may change. The exit status is 1 if anything differs.
+Counts the sample well, and each well given with `--well`, with the code of COMMIT and with the code of this checkout. Compares
+`objects.parquet` and every CSV byte for byte. Then runs this checkout on a copy of the RESULTS that COMMIT wrote: it must resume
+without repeating a stage, and leave the same tables. Exit status 1 if anything differs.
+
+COMMIT is checked out into a temporary folder and installed into a virtual environment that uses the packages of this one.
 """
 
 import argparse
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-def run(checkout: Path, well: Path, reference: Path, out: Path, cache: Path) -> None:
-    """Run `slidepipe run` of a checkout.
+from performance import runs  # noqa: E402  # it is no installed package
+from tests import fresh  # noqa: E402
+
+SAMPLE = ("sample", ROOT / "sample_slides" / "well", ROOT / "sample_slides" / "reference")
+
+
+@contextmanager
+def installed(commit: str, folder: Path) -> Iterator[Path]:
+    """Check out a commit and install it; yield its Python.
 
     Raises:
-        CalledProcessError: the run failed (exit status above 1).
+        CalledProcessError: there is no such commit, or it cannot be installed.
     """
-    command = [checkout / ".venv" / "bin" / "python", "-m", "slidepipe.cli", "run", well, "--out", out]
-    ended = subprocess.run(
-        [*map(str, command), "--reference", str(reference)],
-        cwd=checkout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "SLIDEPIPE_CACHE": str(cache)},
-        check=False,
-    )
-    if ended.returncode > 1:
-        ended.check_returncode()
+    checkout = folder / "checkout"
+    git = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(checkout), commit], check=True)
+    try:
+        environment = fresh.make(folder / "environment")
+        install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(checkout)]
+        pip = [str(environment.folder / "bin" / "pip"), *install]
+        subprocess.run(pip, check=True, env=environment.variables, cwd=folder)
+        yield environment.python
+    finally:
+        subprocess.run([*git, "remove", "--force", str(checkout)], check=True)
 
 
-def digests(out: Path) -> dict[str, str]:
-    """Return the sha256 of `objects.parquet` and of every CSV in RESULTS, by file name."""
-    files = [out / "objects.parquet", *sorted(out.glob("*.csv"))]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+@dataclass(frozen=True)
+class Counted:
+    """A finished run: its RESULTS, its output, and when each stage of each slide was published (ns)."""
+
+    out: Path
+    output: str
+    published: dict[str, int]
 
 
-def stages(out: Path) -> dict[str, tuple[int, str]]:
-    """Return modification time (ns) and sha256 of the `zarr.json` of every published stage."""
-    files = [path for name in ("boxes", "crops", "embeddings") for path in (out / "slides").rglob(f"{name}/zarr.json")]
-    return {
-        path.relative_to(out).as_posix(): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in files
+def count(python: Path, well: Path, reference: Path, out: Path, cache: Path) -> Counted:
+    """Count a well with the slidepipe of a Python.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    plan = runs.RunPlan(well, ("--reference", str(reference)), cache)
+    command = [str(python), *plan.command(out)[1:]]
+    environment = {name: value for name, value in plan.environment().items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, cwd=cache.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}: {done.stderr[-2000:]}")
+    stages = {
+        str(path.relative_to(out)): path.stat().st_mtime_ns
+        for stage in ("boxes", "crops", "embeddings")
+        for path in out.glob(f"slides/**/{stage}/zarr.json")
     }
+    return Counted(out, done.stdout, stages)
 
 
-def compare(before: Path, after: Path, well: Path, reference: Path, folder: Path, resume: bool) -> list[str]:
-    """Run both checkouts on a well and return the names of files that differ and of stages that were redone."""
-    for name, checkout in (("before", before), ("after", after)):
-        run(checkout, well, reference, folder / name, folder / f"cache_{name}")
-    wanted, found = digests(folder / "before"), digests(folder / "after")
-    wrong = [f"differs: {name}" for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
-    if resume:
-        copy = folder / "resumed"
-        shutil.copytree(folder / "before", copy)  # copies the modification times too
-        stored = stages(copy)
-        if not stored:
-            raise SystemExit(f"{copy}: no published stages found")
-        run(after, well, reference, copy, folder / "cache_after")
-        now = stages(copy)
-        wrong += [f"redone: {name}" for name in sorted({*stored, *now}) if stored.get(name) != now.get(name)]
-        resumed = digests(copy)
-        wrong += [f"differs after resuming: {name}" for name in wanted if wanted[name] != resumed.get(name)]
-    return wrong
+def compare(name: str, before: Counted, after: Counted, resumed: Counted) -> list[str]:
+    """Return what differs between the two commits for one well; print one line per check."""
+    tables = runs.tables_of(before.out)
+    faults = [f"{name}: {table} differs" for table in runs.differing(runs.tables_of(after.out), tables)]
+    faults += [f"{name}, resumed: {table} differs" for table in runs.differing(runs.tables_of(resumed.out), tables)]
+    faults += [
+        f"{name}, resumed: {stage} was made again"
+        for stage, time_ns in before.published.items()
+        if resumed.published.get(stage) != time_ns
+    ]
+    print(f"{name}: {len(tables)} tables, {len(before.published)} stored stages, {len(faults)} differences", flush=True)
+    return faults
 
 
 def main() -> None:
-    """Compare two checkouts as the command line asks."""
+    """Compare, print, and end with exit status 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path, help="First checkout.")
-    parser.add_argument("after", type=Path, help="Second checkout.")
-    parser.add_argument("--well", type=Path, action="append", default=[], help="Another well; may be repeated.")
-    parser.add_argument("--reference", type=Path, action="append", default=[], help="Reference set of each --well.")
-    parser.add_argument("--resume", action="store_true", help="Also resume RESULTS of BEFORE with AFTER.")
-    given = parser.parse_args()
-    before, after = given.before.resolve(), given.after.resolve()
-    if len(given.well) != len(given.reference):
-        parser.error("give one --reference per --well")
-    pairs = [(after / "sample_slides" / "well", after / "sample_slides" / "reference")]
-    pairs += [(a.resolve(), b.resolve()) for a, b in zip(given.well, given.reference, strict=True)]
-    failed = False
-    for well, reference in pairs:
-        with tempfile.TemporaryDirectory() as folder:
-            wrong = compare(before, after, well, reference, Path(folder), given.resume)
-        failed = failed or bool(wrong)
-        print(f"{well}: " + ("; ".join(wrong) or "all tables are identical"))
-    sys.exit(1 if failed else 0)
+    parser.add_argument("commit", help="commit to compare this checkout with")
+    parser.add_argument(
+        "--well", nargs=2, action="append", default=[], type=Path, metavar=("DIR", "REFERENCE"), help="another well"
+    )
+    options = parser.parse_args()
+    wells: Sequence[tuple[str, Path, Path]] = [SAMPLE, *((well.name, well, labels) for well, labels in options.well)]
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with installed(options.commit, folder) as python:
+            for well, slides, labels in wells:
+                place = folder / well
+                place.mkdir()
+                before = count(python, slides.resolve(), labels.resolve(), place / "before", place / "cache-before")
+                shutil.copytree(place / "before", place / "resumed")  # copytree keeps the times of files
+                own = Path(sys.executable)
+                after = count(own, slides.resolve(), labels.resolve(), place / "after", place / "cache-after")
+                resumed = count(own, slides.resolve(), labels.resolve(), place / "resumed", place / "cache-before")
+                faults += compare(well, before, after, resumed)
+    print("\n".join(faults))
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":
