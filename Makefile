@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := demo_results
-# Test processes. Two, also on larger machines: each test run starts its own worker processes.
+# Test processes. Two, also on larger machines: many tests start worker processes. Tests of a module share its fixtures, so a
+# module runs in one process (loadscope).
 JOBS ?= 2
 
 .PHONY: demo test test-all check docs bench clean
@@ -34,10 +35,10 @@ check: $(VENV)/installed
 	$(BIN)/python -m tests.plain_english
 
 test: check
-	$(BIN)/python -m pytest -n $(JOBS) -m "not (slow or browser or install)"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not (slow or browser or install)"
 
 test-all: check
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 docs: $(VENV)/installed
 	$(BIN)/mkdocs build --strict

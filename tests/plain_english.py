@@ -122,12 +122,14 @@ def searched_files(paths: Sequence[Path]) -> Iterator[Path]:
 def main() -> None:
     """Print every hit; exit status 1 if there is one."""
     given = [Path(argument).resolve() for argument in sys.argv[1:]]
+    if missing := [path for path in given if not path.exists()]:
+        sys.exit(f"{missing[0]}: no such file or folder")
     hits = [
         f"{file.relative_to(ROOT)}:{number}: {words!r}: write {better}"
         for file in searched_files(given or [ROOT / name for name in SEARCHED if (ROOT / name).exists()])
         for number, words, better in find_words(file)
     ]
-    print("\n".join(hits))
+    print("\n".join(hits) or "no words or names that slidepipe no longer uses")
     sys.exit(1 if hits else 0)
 
 

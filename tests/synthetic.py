@@ -70,7 +70,9 @@ def make_well(
     entries = []
     failures = []
     for number in range(samples):
-        sample = Sample(well, Decimal(str(depths[number])), TYPES[0] if rng.random() < 0.6 else TYPES[number % 4])
+        sample = Sample(
+            well, Decimal(str(depths[number])), TYPES[0] if rng.random() < 0.6 else TYPES[number % len(TYPES)]
+        )
         slide = WellSlide(
             name(f"{well.replace('/', '_')} {depths[number]:g} m{sample.sample_type}"), Path("x.svs"), sample
         )

@@ -83,7 +83,12 @@ def _wells(samples: Sequence[SampleCount]) -> list[_Well]:
     return [
         _Well(
             name,
-            tuple(sorted(members, key=lambda count: (count.sample.depth_m, _is_core(count), count.sample.sample_type))),
+            tuple(
+                sorted(
+                    members,
+                    key=lambda count: (count.sample.depth_m, count.sample.is_in_place, count.sample.sample_type),
+                )
+            ),
         )
         for name, members in sorted(wells.items())
     ]
@@ -101,10 +106,10 @@ def _row(well: _Well, genus: str, specimens: Specimens, minimum: int) -> dict[st
     if not held:
         return row
     top, base = well.samples[held[0]], well.samples[held[-1]]
-    core = [well.samples[place] for place in held if _is_core(well.samples[place])]
+    core = [well.samples[place] for place in held if well.samples[place].sample.is_in_place]
     row |= _end("top", top, genus, specimens) | _end("base", base, genus, specimens)
     row["top_note"] = "; ".join(_range_notes(well, held[0], -1))
-    caved = [] if _is_core(base) else ["possibly caved"]
+    caved = [] if base.sample.is_in_place else ["possibly caved"]
     row["base_note"] = "; ".join(caved + _range_notes(well, held[-1], 1))
     if core:
         row |= _end("core_base", core[-1], genus, specimens)
@@ -133,7 +138,3 @@ def _range_notes(well: _Well, place: int, step: int) -> list[str]:
         direction = "above" if step < 0 else "below"
         return [f"the sample {direction} ({neighbour.sample.sample_id}) is {neighbour.status}"]
     return []
-
-
-def _is_core(count: SampleCount) -> bool:
-    return count.sample.is_in_place

@@ -17,8 +17,9 @@ class ExportFormat:
     Attributes:
         name: the value of `--format`.
         purpose: what it is for, shown in the help.
-        module: module with the function `write(results: Results, folder: Path) -> list[Path]`, which writes the files and
-            returns their paths.
+        module: module with the function `write(results: Results, folder: Path) -> list[Path]`, which writes the files into
+            the existing folder and returns their paths. It reads objects with `results.object_table.rows(columns)` (columns
+            of `object_table.SCHEMA`) and writes with `slidepipe.store.files.write_text`.
         folder: default output folder, below RESULTS.
     """
 

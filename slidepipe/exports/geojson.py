@@ -79,7 +79,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
     Args:
         results: the results to export.
-        folder: output folder; it is created where it does not exist.
+        folder: an existing folder.
 
     Returns:
         The files written.

@@ -158,4 +158,7 @@ def _unknown(kind: Kind, name: str, everything: list[PluginInfo]) -> str:
     near = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
     other_kinds = [info.kind for info in everything if info.kind != kind and info.name == name]
     hint = f" Did you mean {' or '.join(near)}?" if near else f" It is a {other_kinds[0]}." if other_kinds else ""
-    return f"unknown {kind} {name!r}.{hint} Available: {', '.join(dict.fromkeys(available)) or 'none'}"
+    return (
+        f"unknown {kind} {name!r}.{hint} Available: {', '.join(dict.fromkeys(available)) or 'none'}. "
+        "If its package changed, install it again"
+    )

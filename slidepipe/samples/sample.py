@@ -22,7 +22,8 @@ class SampleType:
     marker: str
 
 
-#: All sample types. A new type is one line here: the names of scans, samples.csv, the ranges and the chart use this list.
+#: All sample types. A new type is one line here: the names of scans, the ranges and the chart use this list. A type in
+#: samples.csv that is not in this list is accepted, and counts as not in place.
 SAMPLE_TYPES = (
     SampleType("DC", "ditch cuttings", in_place=False, marker="o"),
     SampleType("SWC", "sidewall core", in_place=True, marker="^"),

@@ -51,12 +51,15 @@ def _print_each(results: Iterable[Any]) -> Iterable[Any]:
 
 
 def _kind_of(name: str) -> str:
-    """Return the kind of the plugins called `name`. An unknown name counts as a backbone, for the error message."""
+    """Return the kind of the plugin called `name`."""
     base = name.partition(":")[0]
     kinds = sorted({info.kind for info in plugins.list_plugins() if info.name == base})
     if len(kinds) > 1:
         raise PluginError(f"plugin {base!r} is a {' and a '.join(kinds)}. Choose one with --kind")
-    return kinds[0] if kinds else "backbone"
+    if not kinds:
+        known = ", ".join(sorted({info.name for info in plugins.list_plugins()}))
+        raise PluginError(f"unknown plugin {base!r}. Available: {known}. If its package changed, install it again")
+    return kinds[0]
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

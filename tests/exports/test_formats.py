@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -95,7 +96,8 @@ def test_export_several_formats(well: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["export", str(well), *forms, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     written = [Path(line) for line in done.output.splitlines()]
-    assert len(written) == 5 + 2 + 3 + 1
+    by_suffix = Counter(path.suffix for path in written)
+    assert by_suffix == {".geojson": 5, ".csv": 2, ".parquet": 3, ".json": 1}
     assert all(path.is_file() for path in written)
     assert {path.parent for path in export(well, "csv")} == {well / "exports"}
 

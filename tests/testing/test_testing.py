@@ -539,7 +539,7 @@ def test_run_checks(tmp_path, monkeypatch):
     assert results["attributes"].status == "passed"
     assert not results["shape"].ok
     assert results["shape"].reason == "it raised RuntimeError: out of luck"
-    with pytest.raises(PluginError, match="unknown backbone 'worse'"):
+    with pytest.raises(PluginError, match="unknown plugin 'worse'. Available: bad"):
         list(run_checks("backbone", "worse"))
 
 
@@ -575,7 +575,7 @@ def test_command_errors(tmp_path, monkeypatch):
     plugin = ("--plugin", tmp_path / "two.py")
     for arguments, message in (
         (("bad",), "is a backbone and a head. Choose one with --kind"),
-        (("worse",), "unknown backbone 'worse'"),
+        (("worse",), "unknown plugin 'worse'. Available: bad"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "settings.yaml"), "has no settings. Remove gain"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "list.yaml"), "Write 'name: value' lines"),
         (("bad", "--kind", "backbone", "--settings", tmp_path / "broken.yaml"), "not valid YAML"),
