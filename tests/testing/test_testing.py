@@ -539,7 +539,7 @@ def test_run_checks(tmp_path, monkeypatch):
     assert results["attributes"].status == "passed"
     assert not results["shape"].ok
     assert results["shape"].reason == "it raised RuntimeError: out of luck"
-    with pytest.raises(PluginError, match="unknown plugin 'worse'. Available: bad"):
+    with pytest.raises(PluginError, match="unknown backbone 'worse'"):
         list(run_checks("backbone", "worse"))
 
 
