@@ -134,6 +134,7 @@ def test_folder_size() -> None:
     assert sum(path.stat().st_size for path in files) < 12e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svs", ".mrxs"])
 def test_same_seed_same_bytes(tmp_path: Path, suffix: str) -> None:
     plan = make.SlidePlan(

@@ -91,6 +91,7 @@ def test_benchmark_files(tmp_path, options):
     assert "mean-colour,slidepipe,class_wise_1nn.recall.viridia,,1.0" in lines
 
 
+@pytest.mark.slow
 def test_benchmark_report_needs_no_network(tmp_path, options):
     run("mean-colour", "--out", tmp_path, *options)
     html = (tmp_path / "report.html").read_text()
@@ -98,6 +99,7 @@ def test_benchmark_report_needs_no_network(tmp_path, options):
     assert not re.search(r"""(src|href)=["']?(?!data:|#)\w+:|@import|url\(|<script""", html)
 
 
+@pytest.mark.slow
 def test_other_head_reuses_embeddings(tmp_path, options, monkeypatch):
     run("mean-colour", "--out", tmp_path, *options)
     monkeypatch.setattr("slidepipe.benchmark.embedding.embed_part", None)  # calling it would raise
@@ -107,6 +109,7 @@ def test_other_head_reuses_embeddings(tmp_path, options, monkeypatch):
     assert metrics["cost"]["from_cache"] is True
 
 
+@pytest.mark.slow
 def test_all_backbones(tmp_path, images, test_plugins, monkeypatch):
     """`--all` writes one table, in which a backbone that fails is a row."""
     monkeypatch.setattr("slidepipe.plugins.registry._installed", lambda: KNN)

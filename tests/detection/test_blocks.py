@@ -229,6 +229,7 @@ def test_boxes_lie_on_discs(tmp_path: Path) -> None:
     assert analysed_mm2(results) == pytest.approx(2048**2 * 0.25**2 * 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block_px", "cuts"), [(1024, [0, 1024]), (300, [0, 341, 682])])
 def test_unreadable_cell_is_lost_area(tmp_path: Path, block_px: int, cuts: list[int]) -> None:
     """A cell that cannot be read is lost area once, whatever the blocks, and never an object."""

@@ -129,6 +129,7 @@ def test_tile_decoded_again_after_eviction() -> None:
     assert list(stage_crop.decoded([one, two, one, three, one, two], room_for_two)) == [one, two, three, two]
 
 
+@pytest.mark.slow
 def test_measure_cropping() -> None:
     measured = stage_crop.measure(scale.TINY)
     found = measured.figures
@@ -169,6 +170,7 @@ def test_number_of_dense_blocks(columns: int, rows: int, data: st.DataObject) ->
     assert sum(is_dense(column, row) for row in range(rows) for column in range(columns)) == count
 
 
+@pytest.mark.slow
 def test_two_processes_timed_together() -> None:
     measured = timing.at_once(stage_embed.waiting_loop, [([], 8), ([], 8)], 2)
     assert measured.runs == 2

@@ -10,6 +10,8 @@ from performance import runs
 from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory, colour_well: Path, test_plugins: Path) -> runs.RunPlan:

@@ -9,6 +9,8 @@ from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
 from tests import drawn
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 

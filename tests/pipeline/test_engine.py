@@ -100,6 +100,7 @@ def test_local_processes_and_killed_worker(tmp_path: Path) -> None:
         assert engine.map(marks) == ["done", 25]
 
 
+@pytest.mark.slow
 def test_missing_scheduler(tmp_path: Path) -> None:
     """A scheduler file or address that does not exist is an error that names it."""
     with pytest.raises(SettingsError, match=r"none.json: no such file"):
@@ -117,6 +118,7 @@ def fail_after(wait_s: float, number: int) -> int:
     raise RegionError(f"cannot read {number}")
 
 
+@pytest.mark.slow
 def test_task_that_kills_workers() -> None:
     """A task that kills every worker fails, and the tasks that were on the same workers do not."""
 

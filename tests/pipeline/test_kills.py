@@ -13,6 +13,8 @@ from slidepipe.config import load_config
 from slidepipe.pipeline.flow import run_well
 from tests import drawn
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class KillWell:

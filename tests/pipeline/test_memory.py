@@ -7,8 +7,11 @@ import threading
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests import drawn
+
+pytestmark = pytest.mark.slow
 
 SLIDES = 20
 

@@ -43,6 +43,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             os.killpg(int(job), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # dask-jobqueue does not close the pipes of its jobs
 def test_run_in_slurm_jobs(queue: Path, colour_well: Path, test_plugins: Path, tmp_path: Path) -> None:
     """Jobs started with configs/slurm.yaml give the same tables as threads."""

@@ -47,6 +47,7 @@ def well(colour_well: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(colour_well / "well", tmp_path / "well"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["the folder", "the scans"])
 def test_other_backbone_without_slides(
     well: Path, tmp_path: Path, config: dict[str, Any], gone: str, caplog: pytest.LogCaptureFixture
@@ -82,6 +83,7 @@ def test_unknown_well_is_error(well: Path, tmp_path: Path, config: dict[str, Any
         run(tmp_path / "nowhere", tmp_path / "results", config)
 
 
+@pytest.mark.slow
 def test_removed_slide_leaves_tables(
     well: Path, tmp_path: Path, config: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,6 +101,7 @@ def test_removed_slide_leaves_tables(
     assert [part.stat().st_mtime_ns for part in parts] == before  # its stored stages are used again
 
 
+@pytest.mark.slow
 def test_crops_none(well: Path, tmp_path: Path, config: dict[str, Any]) -> None:
     """With crops=none the tables are the same, less is stored, and crops are cut from the slides while these exist."""
     kept, none = tmp_path / "kept", tmp_path / "none"
@@ -150,6 +153,7 @@ def of_second_slide(slide: SlideReader, where: tuple[Any, ...]) -> bool:
     return "200,5" in slide.meta.path.name
 
 
+@pytest.mark.slow
 def test_temporary_read_errors(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +166,7 @@ def test_temporary_read_errors(
     assert tables(tmp_path / "results") == tables(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detect", "crop"])
 def test_lost_parts_are_retried_by_next_run(
     well: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str
@@ -251,7 +256,7 @@ def test_results_with_stage_of_other_run(well: Path, tmp_path: Path, config: dic
         "embeddings", "of another run", {}, lambda group: write_embeddings(group, np.zeros((16, 2), np.float32))
     )
     results = Results(out)
-    with pytest.raises(ResultsError, match=r"the embeddings of 1_2-3 100 mDC are not those.*cut short"):
+    with pytest.raises(ResultsError, match=r"embeddings of 1_2-3 100 mDC do not belong to the tables"):
         results.embedding(f"{SLIDES[0]}:00000")
     assert results.embedding(f"{SLIDES[1]}:00000").shape == (6,)
 
@@ -317,7 +322,7 @@ def test_damaged_stage_is_run_again(well: Path, tmp_path: Path, config: dict[str
         chunk.unlink()
     else:
         chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(ResultsError, match="Give the same run command again"):
+    with pytest.raises(ResultsError, match="Run the same command again"):
         Results(out).embedding(f"{SLIDES[0]}:00000")
     assert run(well, out, config, head={"name": "logistic", "alpha": 0.05}).exit_status == 0
     run(well, out, config)

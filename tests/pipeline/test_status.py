@@ -21,8 +21,9 @@ from slidepipe.pipeline.progress import Progress, RunPlan
 from slidepipe.pipeline.status import StatusFile, format_seconds, format_status, read_status
 from slidepipe.store.files import write_json
 from slidepipe.store.lock import locked
+from slidepipe.store.manifest import read_manifest
 from slidepipe.store.slide_store import SlideStore
-from tests import drawn
+from tests import drawn, made_results
 
 PLAN = RunPlan(slides=4, finished=1, blocks=10, megapixels=50.0, threads=2, dashboard="http://127.0.0.1:1/status")
 
@@ -139,14 +140,11 @@ def test_status_of_results_changed_by_interrupted_run(tmp_path: Path) -> None:
     marks = {stage: f"first {stage}" for stage in ("boxes", "crops", "embeddings")}
     for stage in ("boxes", "crops", "embeddings"):
         store.publish(stage, marks[stage], {}, lambda group: None)
-    entries = [
-        {"slide_id": "a", "status": "ok", "fingerprints": marks},
-        {"slide_id": "b", "status": "failed"},  # has nothing in the store
-    ]
-    write_json(
-        tmp_path / "manifest.json",
-        {"slidepipe": "t", "written": "2026-01-01", "tables": "x", "objects": 0, "accepted": 0, "slides": entries},
-    )
+    made_results.make(tmp_path / "made", {made_results.slide("a"): ["azolla"], made_results.slide("b"): None})
+    manifest = read_manifest(tmp_path / "made")
+    assert manifest is not None
+    record = manifest.slides_by_id["a"].model_copy(update={"fingerprints": marks})
+    manifest.model_copy(update={"slides": [record, manifest.slides_by_id["b"]]}).write(tmp_path)
     assert read_status(tmp_path)["state"] == "finished"
     store.publish("embeddings", "of another backbone", {}, lambda group: None)
     status = read_status(tmp_path)
@@ -163,6 +161,7 @@ def test_status_of_other_folder(tmp_path: Path) -> None:
             read_status(folder)
 
 
+@pytest.mark.slow
 def test_status_of_killed_and_resumed_run(tmp_path: Path, colour_well: Path, test_plugins: Path) -> None:
     """A real run is running, then killed and interrupted, then resumed and finished."""
     for number in range(3):

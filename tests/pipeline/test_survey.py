@@ -56,6 +56,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_survey_of_three_wells(survey: Path, tmp_path: Path, config: Path) -> None:
     """Each well gets its own results and one row; the same command again does what is missing."""
     out = tmp_path / "results"

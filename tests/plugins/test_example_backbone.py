@@ -11,6 +11,8 @@ import pytest
 from slidepipe import plugins
 from tests import fresh
 
+pytestmark = pytest.mark.install
+
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example-backbone"
 pytest.importorskip("hatchling", reason="hatchling builds the example's wheel")
 

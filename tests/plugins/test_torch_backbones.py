@@ -106,6 +106,7 @@ def test_folding_by_mode(tmp_path):
     assert kinds == {"published": {True, False}, "run": {False}}
 
 
+@pytest.mark.slow
 def test_pretrained_config_cache(tmp_path):
     code = (
         "import sys; from slidepipe import plugins\n"
@@ -223,6 +224,7 @@ def write_form(form, state, path):
         save_file(state, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIX)
 def test_published_networks(name, shared_networks, tmp_path, photos):
     crops = squares(photos)[:2]

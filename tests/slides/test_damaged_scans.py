@@ -108,6 +108,7 @@ def test_mutations_change_their_part(sources: tuple[Path, Path], tmp_path: Path)
         assert all(any(start <= at < stop for start, stop in ranges["tiles"]) for at in changed)
 
 
+@pytest.mark.slow
 def test_well_of_damaged_slides(sources: tuple[Path, Path], tmp_path: Path, test_plugins: Path) -> None:
     """Every damaged slide is reported, and the other slides give the same rows as without them."""
     (tmp_path / "settings.yaml").write_text(

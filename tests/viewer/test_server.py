@@ -331,7 +331,7 @@ def test_rewritten_results_are_read_again(tmp_path: Path, made: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": None}))
         rejected = running.ask("/api/objects")
         assert rejected.status == 503
-        assert "Give the same run command again" in rejected.json["error"]
+        assert "Run the same command again" in rejected.json["error"]
         (folder / "manifest.json").write_text(json.dumps({**manifest, "tables": "other"}))
         assert running.ask("/api/objects").json["version"] == "other"
         assert running.ask("/thumb/0.jpg?v=done").status == 409

@@ -13,6 +13,7 @@ from PIL import Image
 from slidepipe.errors import SlideError
 from slidepipe.slides.geometry import Box
 from slidepipe.slides.reader import open_slide
+from slidepipe.store.manifest import ScanRecord, SlideRecord
 from slidepipe.viewer import tiles
 from slidepipe.viewer.bytes_cache import BytesCache
 from slidepipe.viewer.scans import open_scan, why_missing
@@ -118,11 +119,21 @@ def test_unreadable_part_is_hatched(tmp_path: Path) -> None:
     assert np.abs(seen[350, 380] - np.array(drawn.BROWN)).max() < 45
 
 
-def entry(path: Path, **changes: object) -> dict[str, object]:
-    return {
-        "slide_id": "a", "path": str(path), "width_px": 1536, "height_px": 1280, "mpp_x": 0.25, "mpp_y": 0.25,
-        "bounds": [0, 0, 1536, 1280], **changes,
-    }  # fmt: skip
+def entry(path: Path, width_px: int = 1536) -> SlideRecord:
+    scan = ScanRecord(
+        identity="00", vendor="aperio", objective_power=None, width_px=width_px, height_px=1280, mpp_x=0.25, mpp_y=0.25,
+        bounds=(0, 0, 1536, 1280),
+    )  # fmt: skip
+    return SlideRecord(
+        slide_id="a",
+        path=str(path),
+        sample_id="1/2-3 5 mC",
+        well="1/2-3",
+        depth_m=5,
+        sample_type="C",
+        status="ok",
+        scan=scan,
+    )
 
 
 def test_missing_or_changed_scan_is_reported(scan: Path, tmp_path: Path) -> None:
@@ -133,8 +144,7 @@ def test_missing_or_changed_scan_is_reported(scan: Path, tmp_path: Path) -> None
     assert "the scan has 1536 x 1280 px, but the scan that was analysed had 10 x" in why_missing(
         entry(scan, width_px=10), None
     )
-    failed = entry(scan)
-    del failed["bounds"]
+    failed = entry(scan).model_copy(update={"scan": None})
     with pytest.raises(SlideError, match="could not be analysed"):
         open_scan(failed, None)
 
