@@ -159,7 +159,10 @@ def open_grid(page: Any, server: ViewServer, query: str) -> None:
 
 
 def written(results: Path, count: int) -> dict[str, str]:
-    labels = read_labels(results)
+    """Return the stored labels. The page shows a label before the server has written it, so wait for `count` of them."""
+    deadline = time.monotonic() + 10
+    while len(labels := read_labels(results)) != count and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert len(labels) == count, labels
     return labels
 
