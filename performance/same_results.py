@@ -48,10 +48,9 @@ def installed(commit: str, folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Counted:
-    """A finished run: its RESULTS, its output, and when each stage of each slide was published (ns)."""
+    """A finished run: its RESULTS, and when each group and array of each slide was written (ns)."""
 
     out: Path
-    output: str
     published: dict[str, int]
 
 
@@ -67,12 +66,9 @@ def count(python: Path, well: Path, reference: Path, out: Path, cache: Path) -> 
     done = subprocess.run(command, env=environment, cwd=cache.parent, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}: {done.stderr[-2000:]}")
-    stages = {
-        str(path.relative_to(out)): path.stat().st_mtime_ns
-        for stage in ("boxes", "crops", "embeddings")
-        for path in out.glob(f"slides/**/{stage}/zarr.json")
-    }
-    return Counted(out, done.stdout, stages)
+    return Counted(
+        out, {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("slides/**/zarr.json")}
+    )
 
 
 def compare(name: str, before: Counted, after: Counted, resumed: Counted) -> list[str]:
@@ -81,11 +77,14 @@ def compare(name: str, before: Counted, after: Counted, resumed: Counted) -> lis
     faults = [f"{name}: {table} differs" for table in runs.differing(runs.tables_of(after.out), tables)]
     faults += [f"{name}, resumed: {table} differs" for table in runs.differing(runs.tables_of(resumed.out), tables)]
     faults += [
-        f"{name}, resumed: {stage} was made again"
-        for stage, time_ns in before.published.items()
-        if resumed.published.get(stage) != time_ns
+        f"{name}, resumed: {place} was made again"
+        for place, time_ns in before.published.items()
+        if resumed.published.get(place) != time_ns
     ]
-    print(f"{name}: {len(tables)} tables, {len(before.published)} stored stages, {len(faults)} differences", flush=True)
+    print(
+        f"{name}: {len(tables)} tables, {len(before.published)} groups and arrays, {len(faults)} differences",
+        flush=True,
+    )
     return faults
 
 

@@ -186,27 +186,22 @@ def read_manifest(results: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    try:
-        return Manifest.model_validate_json(text)
-    except pydantic.ValidationError as error:
-        if error.errors()[0]["type"] == "json_invalid":
-            raise _unreadable(path, error.errors()[0]["msg"]) from error
         raise ResultsError(
-            f"{path}: written by another version or damaged ({_first_fault(error, text)}). "
+            f"{path}: cannot be read ({error}). Give another --out, or remove this file to start over"
+        ) from error
+    try:
+        return Manifest.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ResultsError(
+            f"{path}: written by another version or damaged ({_first_fault(error, values)}). "
             "Give another --out, or remove this file to start over"
         ) from error
 
 
-def _unreadable(path: Path, reason: str) -> ResultsError:
-    return ResultsError(f"{path}: cannot be read ({reason}). Give another --out, or remove this file to start over")
-
-
-def _first_fault(error: pydantic.ValidationError, text: str) -> str:
+def _first_fault(error: pydantic.ValidationError, manifest: Any) -> str:
     """Return the first fault of a manifest in words."""
-    manifest = json.loads(text)
     slides = manifest["slides"] if isinstance(manifest, dict) and isinstance(manifest.get("slides"), list) else []
     fault = error.errors()[0]
     place = fault["loc"]
